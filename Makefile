@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all the set-up there is: both make .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := conf manifests models pipeline stages
+
+.PHONY: demo test lint types bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/clip2video-pipe make-clips data/demo
+	$(BIN)/clip2video-pipe run conf/demo.yaml
+
+test: lint types
+	$(BIN)/pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# mypy cannot see through an editable install: it is given the packages under the name they are imported by.
+types: $(VENV)/installed
+	@mkdir -p .types/clip2video_pipe
+	@for package in $(PACKAGES); do ln -sfn ../../$$package .types/clip2video_pipe/$$package; done
+	cd .types && ../$(BIN)/mypy --config-file ../pyproject.toml -p clip2video_pipe
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .types build *.egg-info

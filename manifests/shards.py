@@ -1,0 +1,234 @@
+"""Shards: the Parquet files that hold a stage's rows. One place writes them, one reads them."""
+
+import bisect
+import contextlib
+import importlib.metadata
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clip2video_pipe.manifests import keys
+from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS
+from clip2video_pipe.manifests.store import Store, StoreError
+
+FOOTER = b"clip2video"
+SUFFIX = ".parquet"
+
+
+class Outcome(NamedTuple):
+    """What became of an item: `ok`, or `failed` with an error class and a message."""
+
+    status: str
+    error: str | None = None
+    message: str | None = None
+
+
+class Place(NamedTuple):
+    """Where an item's row lies."""
+
+    shard: str
+    row: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A written shard, described: this travels between processes, its bytes do not."""
+
+    name: str
+    items: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    size: int
+
+    def places(self) -> dict[str, Place]:
+        return {
+            item: Place(self.name, row, outcome)
+            for row, (item, outcome) in enumerate(zip(self.items, self.outcomes, strict=True))
+        }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a shard's numbers come from."""
+    found = {}
+    for package in ("clip2video-pipe", "torch", "av", "numpy", "pyarrow"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+class ShardWriter:
+    """Writes one shard, a row group for each table given; used as a context, `shard` is its description after.
+
+    Holds the rows to what was asked for: `items` in this order, one row each, all of them. Raises StoreError.
+    """
+
+    shard: Shard
+
+    def __init__(self, store: Store, stage: str, key: str, items: Sequence[str], schema: pa.Schema) -> None:
+        self._items = tuple(items)
+        self._outcomes: list[Outcome] = []
+        self._stage = stage
+        self._store = store
+        self._parts = (stage, key, keys.shard_name(key, items) + SUFFIX)
+        footer = {
+            "stage": stage,
+            "stage_key": key,
+            "items": keys.digest(list(items)),
+            "rows": len(items),
+            "versions": versions(),
+        }
+        self._schema = schema.with_metadata({FOOTER: json.dumps(footer).encode()})
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            sink = stack.enter_context(self._store.writing(*self._parts))
+            # Statistics and dictionaries of pictures and vectors cost more than they tell.
+            scalars = [f.name for f in self._schema if not pa.types.is_nested(f.type)]
+            self._writer = stack.enter_context(
+                pq.ParquetWriter(
+                    sink,
+                    self._schema,
+                    compression="lz4",
+                    use_dictionary=[name for name in scalars if name != "item"],
+                    write_statistics=scalars,
+                    write_page_checksum=True,
+                )
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows as one row group."""
+        done = len(self._outcomes)
+        if tuple(table["item"].to_pylist()) != self._items[done : done + table.num_rows]:
+            raise StoreError(f"stage {self._stage} gave rows for other items than it was asked for")
+        columns = (table[name].to_pylist() for name in ITEM_COLUMNS[1:])
+        self._outcomes += (Outcome(*row) for row in zip(*columns, strict=True))
+        self._writer.write_table(table.cast(self._schema), row_group_size=max(1, table.num_rows))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None and len(self._outcomes) != len(self._items):
+            error = StoreError(f"stage {self._stage} gave {len(self._outcomes)} rows for {len(self._items)} items")
+            self._stack.__exit__(StoreError, error, None)
+            raise error
+        self._stack.__exit__(kind, error, trace)
+        if error is None:
+            name = self._parts[-1].removesuffix(SUFFIX)
+            size = self._store.fs.get_file_info(self._store.path(*self._parts)).size
+            self.shard = Shard(name, self._items, tuple(self._outcomes), size)
+
+
+def shard_sizes(store: Store, stage: str, key: str) -> dict[str, int]:
+    """Name and size in bytes of each shard of a stage."""
+    return {n.removesuffix(SUFFIX): size for n, size in store.sizes(stage, key).items() if n.endswith(SUFFIX)}
+
+
+def read_shard(store: Store, stage: str, key: str, name: str) -> dict[str, Place] | None:
+    """Places of a shard's items; None where it cannot be read or is not what its name says."""
+    try:
+        with _open(store, stage, key, name) as file:
+            table = file.read(columns=ITEM_COLUMNS)
+    except (OSError, StoreError, pa.ArrowException):
+        return None
+    items = table["item"].to_pylist()
+    if keys.shard_name(key, items) != name:
+        return None
+    outcomes = (Outcome(*row) for row in zip(*(table[c].to_pylist() for c in ITEM_COLUMNS[1:]), strict=True))
+    return {item: Place(name, row, outcome) for row, (item, outcome) in enumerate(zip(items, outcomes, strict=True))}
+
+
+def read_rows(
+    store: Store,
+    stage: str,
+    key: str,
+    places: Iterable[tuple[str, int]],
+    *,
+    columns: list[str] | None = None,
+    chunk: int,
+) -> Iterator[pa.Table]:
+    """Rows at `places` (shard, row), in that order, in tables of `chunk` rows; holds one row group besides.
+
+    Raises StoreError, naming the file, when a shard is gone, cut short or fails its checksums.
+    """
+    waiting: list[pa.Table] = []
+    rows = 0
+    for piece in _pieces(store, stage, key, places, columns):
+        waiting.append(piece)
+        rows += piece.num_rows
+        while rows >= chunk:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, chunk)
+            waiting, rows = [table.slice(chunk)], rows - chunk
+    if rows:
+        yield pa.concat_tables(waiting)
+
+
+def _pieces(
+    store: Store, stage: str, key: str, places: Iterable[tuple[str, int]], columns: list[str] | None
+) -> Iterator[pa.Table]:
+    """Rows at `places`, cut where the shard or the row group changes."""
+    for name, in_shard in itertools.groupby(places, key=lambda place: place[0]):
+        with _open(store, stage, key, name) as file:
+            bounds = _bounds(file.metadata)
+            rows = (row for _, row in in_shard)
+            for group, in_group in itertools.groupby(rows, key=lambda row: bisect.bisect(bounds, row) - 1):
+                try:
+                    table = file.read_row_group(group, columns=columns)
+                except (OSError, IndexError, pa.ArrowException) as error:
+                    raise _damaged(store, stage, key, name, error) from error
+                yield _take(table, [row - bounds[group] for row in in_group])
+
+
+def _take(table: pa.Table, rows: list[int]) -> pa.Table:
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return table.slice(rows[0], len(rows))  # no copy
+    return table.take(rows)
+
+
+def _bounds(metadata: pq.FileMetaData) -> list[int]:
+    bounds = [0]
+    for group in range(metadata.num_row_groups):
+        bounds.append(bounds[-1] + metadata.row_group(group).num_rows)
+    return bounds
+
+
+def _open(store: Store, stage: str, key: str, name: str) -> pq.ParquetFile:
+    path = store.path(stage, key, name + SUFFIX)
+    try:
+        return pq.ParquetFile(path, filesystem=store.fs, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(store, stage, key, name, error) from error
+
+
+def _damaged(store: Store, stage: str, key: str, name: str, error: Exception) -> StoreError:
+    path = store.path(stage, key, name + SUFFIX)
+    return StoreError(f"shard {path} cannot be read ({_first_line(error)}); delete it and run again to make it anew")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def failed_table(schema: pa.Schema, items: Sequence[str], error: str, message: str) -> pa.Table:
+    """Failed rows for `items`, all with one error class and message."""
+    return outcome_table(schema, items, [Outcome(FAILED, error, message)] * len(items), {})
+
+
+def outcome_table(
+    schema: pa.Schema, items: Sequence[str], outcomes: Sequence[Outcome], columns: dict[str, Any]
+) -> pa.Table:
+    """A table of `schema` from the item columns and the others, given by name as arrays; absent ones are null."""
+    statuses, errors, messages = zip(*outcomes, strict=True) if outcomes else ((), (), ())
+    given = {"item": items, "status": statuses, "error": errors, "message": messages, **columns}
+    return pa.table(
+        {f.name: given[f.name] if f.name in given else pa.nulls(len(items), f.type) for f in schema},
+        schema=schema,
+    )

@@ -1,0 +1,233 @@
+"""The command line: `clip2video-pipe run | plan | status | make-clips`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from clip2video_pipe.manifests.store import StoreError
+from clip2video_pipe.models.errors import WeightsError
+from clip2video_pipe.pipeline import errors
+from clip2video_pipe.pipeline.config import Config, load_config
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
+from clip2video_pipe.pipeline.progress import Reporter
+from clip2video_pipe.pipeline.run import Result
+from clip2video_pipe.pipeline.run import run as run_config
+from clip2video_pipe.pipeline.status import last_run
+
+
+class Commands(TyperGroup):
+    """Commands that say in one line what is wrong, and exit with the code for it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RequestError, WeightsError) as error:
+            code, message = errors.BAD_REQUEST, str(error)
+        except (StoreError, OSError) as error:
+            code, message = errors.FAULT, str(error)
+        except KeyboardInterrupt:
+            code, message = errors.INTERRUPTED, "stopped; finished shards are kept, and the same command goes on"
+        _complain(message)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Videos and captions to embeddings, a similarity matrix and retrieval metrics, each stage cached.",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as sampling.max_frames=8."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    engine: EngineName = None,
+) -> None:
+    """Compute what is missing and print the metrics. Exit code 3: more videos failed than run.max_failure_rate."""
+    loaded = _load(config, overrides, engine)
+    with Reporter(Console(stderr=True, quiet=as_json)) as reporter:
+        result = run_config(loaded, reporter)
+    if as_json:
+        _print_json(result.summary)
+    else:
+        _show_result(result)
+    if result.too_many_failures:
+        videos = result.metrics["coverage"]["videos"]
+        _complain(
+            f"{videos['failed']} of {videos['asked']} videos failed, more than run.max_failure_rate "
+            f"{loaded.run.max_failure_rate} allows; all else is kept"
+        )
+        raise typer.Exit(errors.TOO_MANY_FAILURES)
+
+
+@app.command()
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    engine: EngineName = None,
+) -> None:
+    """Show what is cached, what a run would compute, and why. Computes nothing."""
+    loaded = _load(config, overrides, engine)
+    made = make_plan(loaded)
+    stages = _planned(made)
+    if as_json:
+        _print_json({"store": made.store.path(), "stages": stages})
+        return
+    table = Table(title=f"{loaded.name}, in {made.store.path()}", title_justify="left", box=None)
+    for column in ("stage", "status", "items", "there", "missing", "failed", "why"):
+        table.add_column(column, justify="right" if column in ("items", "there", "missing", "failed") else "left")
+    for row in stages:
+        shown = ("stage", "status", "items", "reused", "missing", "failed", "why")
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in shown))
+    Console().print(table)
+
+
+@app.command()
+def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show how the last run of a config went, or how far it is."""
+    loaded = _load(config, overrides, None)
+    found = last_run(open_store(loaded), loaded.name)
+    if as_json:
+        _print_json(found)
+        return
+    console = Console()
+    console.print(f"{found['run_dir']}: {found['state']}", highlight=False, soft_wrap=True)
+    table = Table(box=None)
+    for column in ("stage", "items", "done", "failed", "rate"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for row in found["stages"]:
+        rate = f"{row['rate']:.1f}/s" if row["rate"] else ""
+        table.add_row(row["stage"], str(row["items"]), str(row["done"]), str(row["failed"]), rate)
+    if found["stages"]:
+        console.print(table)
+    else:
+        console.print("nothing had to be computed", highlight=False)
+    if found["metrics"]:
+        _show_metrics(console, found["metrics"])
+
+
+@app.command("make-clips")
+def make_clips(
+    folder: Annotated[Path, typer.Argument(help="Where to write the clips and clips.jsonl.")],
+    count: Annotated[int, typer.Option(min=1, help="How many clips.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Which clips: the same seed gives the same ones.")] = 0,
+) -> None:
+    """Write short clips of moving coloured shapes, with captions, to try things out on."""
+    from clip2video_pipe.stages.datasets.shapes import write_clips
+
+    try:
+        table = write_clips(folder, count, seed)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"make-clips {str(folder)!r}: {error}") from error
+    typer.echo(f"{count} clips, captions in {table}")
+
+
+def _load(path: Path, overrides: Sequence[str] | None, engine: str | None) -> Config:
+    return load_config(path, [*(overrides or []), *([f"run.engine={engine}"] if engine else [])])
+
+
+def _planned(made: Plan) -> list[dict[str, Any]]:
+    steps = list(made.steps)
+    scoring = made.scoring() if made.embedded else None
+    rows = [
+        {
+            "stage": step.name,
+            "key": step.identity.key,
+            "manifest": step.hash,
+            "status": step.status,
+            "items": len(step.items),
+            "reused": len(step.items) - len(step.missing),
+            "missing": len(step.missing),
+            "failed": step.manifest.counts["failed"] if step.manifest else None,
+            "why": step.why(),
+        }
+        for step in [*steps, *([scoring] if scoring else [])]
+    ]
+    if made.captions and not scoring:
+        unknown = dict.fromkeys(("key", "manifest", "reused", "failed"))
+        queries = len(made.queries)
+        waits = {"items": queries, "missing": queries, "why": "waits for the embeddings"}
+        rows.append({"stage": "similarity", "status": "missing", **unknown, **waits})
+    return rows
+
+
+def _show_result(result: Result) -> None:
+    console = Console()
+    table = Table(box=None)
+    for column in ("stage", "status", "items", "computed", "failed", "seconds"):
+        table.add_column(column, justify="left" if column in ("stage", "status") else "right")
+    for row in result.summary["stages"]:
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] else ""
+        counts = (str(row[name]) for name in ("items", "computed", "failed"))
+        table.add_row(row["stage"], row["status"], *counts, seconds)
+    console.print(table)
+    _show_metrics(console, result.metrics)
+    if result.config.model.seed is not None:
+        console.print(
+            f"The weights are untrained (model.seed: {result.config.model.seed}): these figures are chance, "
+            "and show that the pipeline runs, no more.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"written to {result.summary['run_dir']}", highlight=False, soft_wrap=True)
+
+
+def _show_metrics(console: Console, metrics: Any) -> None:
+    directions = [name for name in ("text_to_video", "video_to_text") if name in metrics]
+    if directions:
+        table = Table(box=None)
+        table.add_column("")
+        names = list(metrics[directions[0]])
+        for name in names:
+            table.add_column(name, justify="right")
+        for direction in directions:
+            values = (metrics[direction].get(name) for name in names)
+            shown = (f"{v:.1f}" if isinstance(v, float) else "" if v is None else str(v) for v in values)
+            table.add_row(direction.replace("_", " "), *shown)
+        console.print(table)
+    for name, said in metrics["coverage"].items():
+        classes = ", ".join(f"{count} {error}" for error, count in said["errors"].items())
+        failed = f", {said['failed']} failed ({classes})" if said["failed"] else ""
+        console.print(f"{name}: {said['ok']} of {said['asked']} ok{failed}", highlight=False, soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"clip2video-pipe: {message}", err=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code."""
+    try:
+        app(args=argv, prog_name="clip2video-pipe")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else errors.DONE
+    return errors.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

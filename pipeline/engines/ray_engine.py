@@ -1,0 +1,190 @@
+"""Units of work on Ray: tasks decode, one CPU each; actors embed, on a GPU each or on the CPUs that are left."""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.schedule import Schedule, Unit
+from clip2video_pipe.pipeline.worker import Done, Feed, run_unit
+from clip2video_pipe.stages.base import Stage
+
+IN_HAND = 2  # units an actor has: it reads one while it computes the other
+CPUS_PER_ACTOR = 8  # at most, where there is no GPU: more threads than this wait for each other
+
+
+DIED = "its worker died ({})"
+
+
+class Actor:
+    """Keeps each stage that it was given ready for its next unit."""
+
+    def __init__(self) -> None:
+        self._life = uuid.uuid4().hex
+        self._turn = threading.Lock()
+        self._stages: dict[str, Stage] = {}
+
+    def ping(self) -> str:
+        """Tells this process from the one that Ray starts in its place when it dies."""
+        return self._life
+
+    def run(self, store: Store, stage: Stage, items: Sequence[str], feed: Feed) -> Done:
+        key = stage.identity.key
+        with self._turn:
+            if key not in self._stages:
+                stage.setup()
+                self._stages = {k: s for k, s in self._stages.items() if s.name != stage.name} | {key: stage}
+        return run_unit(store, self._stages[key], items, feed, self._turn)
+
+
+def run_task(store: Store, stage: Stage, items: Sequence[str], feed: Feed) -> Done:
+    stage.setup()
+    return run_unit(store, stage, items, feed)
+
+
+@dataclass(eq=False)
+class Slot:
+    """An actor and the units it has in hand."""
+
+    handle: Any
+    probe: Any  # a ping under way: until it answers the actor gets nothing; None when it has
+    life: str = ""  # what it answered last
+    units: dict[Any, Unit] = field(default_factory=dict)  # by reference to the result
+    unsure: list[Unit] = field(default_factory=list)  # lost, or only not heard of: the next answer will tell
+
+
+class RayEngine:
+    """Joins the Ray that this process has, or the cluster at `address`, or starts one of its own for the run."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._started = False
+        self._slots: list[Slot] = []
+        self._tasks: dict[Any, Unit] = {}
+        self._decoders = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for slot in self._slots:
+            ray.kill(slot.handle)
+        for task in self._tasks:
+            ray.cancel(task, force=True)
+        if self._started:
+            ray.shutdown()
+
+    def run(self, schedule: Schedule, store: Store) -> None:
+        self._connect()
+        self._prepare(schedule)
+        while not schedule.done:
+            self._dispatch(schedule, store)
+            waiting = [*self._tasks, *(ref for slot in self._slots for ref in self._refs(slot))]
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=10)
+            for ref in ready:
+                self._collect(ref, schedule)
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if self._address == "local" else None,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            if self._address == "local":
+                raise
+            reason = str(error).splitlines()[0]
+            raise RequestError(f"run.address: no Ray cluster at {self._address!r}: {reason}") from error
+        self._started = True
+
+    def _prepare(self, schedule: Schedule) -> None:
+        """Share the cluster out between decoders and actors; actors that are there stay as they are."""
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
+        decoding = schedule.has_work("task")
+        if not self._slots and schedule.has_work("actor"):
+            if gpus:
+                count, options = gpus, {"num_gpus": 1, "num_cpus": 1 if cpus > gpus else 0}
+            else:
+                free = cpus // 2 if decoding else cpus
+                count = max(1, free // CPUS_PER_ACTOR)
+                # On one CPU an actor that holds it would keep the decoder, and so itself, waiting for ever.
+                options = {"num_gpus": 0, "num_cpus": free // count}
+            remote = ray.remote(Actor).options(max_restarts=-1, max_task_retries=0, max_concurrency=IN_HAND, **options)
+            handles: list[Any] = [remote.remote() for _ in range(count)]
+            self._slots = [Slot(handle, handle.ping.remote()) for handle in handles]
+            self._decoders = max(1, cpus - count * int(options["num_cpus"]))
+        elif not self._slots:
+            self._decoders = cpus
+        schedule.lookahead = 2 * len(self._slots) + self._decoders
+
+    def _dispatch(self, schedule: Schedule, store: Store) -> None:
+        for _ in range(IN_HAND):  # one each before any has two
+            for slot in self._slots:
+                self._fill(slot, schedule, store)
+        while len(self._tasks) < self._decoders and (unit := schedule.next("task")):
+            remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=unit.job.stage.name)
+            self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed())] = unit
+
+    def _fill(self, slot: Slot, schedule: Schedule, store: Store) -> None:
+        if slot.probe or len(slot.units) >= IN_HAND or any(unit.alone for unit in slot.units.values()):
+            return
+        if unit := schedule.next("actor", idle=not slot.units):
+            ref = slot.handle.run.remote(store, unit.job.stage, unit.items, unit.feed())
+            slot.units[ref] = unit
+
+    def _refs(self, slot: Slot) -> list[Any]:
+        return [*slot.units, slot.probe] if slot.probe else list(slot.units)
+
+    def _collect(self, ref: Any, schedule: Schedule) -> None:
+        slot = next((slot for slot in self._slots if ref in self._refs(slot)), None)
+        if slot and ref == slot.probe:
+            self._probed(slot, schedule)
+            return
+        unit = slot.units.pop(ref) if slot else self._tasks.pop(ref)
+        try:
+            schedule.finish(unit, ray.get(ref))
+        except RayTaskError as error:  # the code raised: its own exception, not the cluster's
+            raise error.cause from error
+        except RayError as error:
+            if slot is None:
+                schedule.lose(unit, DIED.format(type(error).__name__), time.time)
+                return
+            slot.unsure.append(unit)
+            slot.probe = slot.probe or slot.handle.ping.remote()
+
+    def _probed(self, slot: Slot, schedule: Schedule) -> None:
+        """A restarting actor looks idle, so it gets work when it has answered; what it lost is charged if it died."""
+        life, why = "", DIED.format("it was started again")
+        try:
+            life = ray.get(slot.probe)
+        except RayError as error:
+            why = DIED.format(type(error).__name__)
+            time.sleep(0.1)
+        slot.probe = None if life else slot.handle.ping.remote()
+        unsure, slot.unsure = slot.unsure, []
+        for unit in unsure:
+            if life == slot.life:
+                schedule.release(unit)
+            else:
+                schedule.lose(unit, why, time.time)
+        slot.life = life or slot.life

@@ -1,0 +1,11 @@
+"""Errors that a user can mend, and the exit codes."""
+
+DONE = 0
+FAULT = 1  # ours
+BAD_REQUEST = 2
+TOO_MANY_FAILURES = 3
+INTERRUPTED = 130
+
+
+class RequestError(Exception):
+    """What was asked for cannot be: one line with the thing, the value and the way out."""

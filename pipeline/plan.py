@@ -1,0 +1,264 @@
+"""What a config asks for, beside what the store already has. Nothing is computed here, and no Ray or torch loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from clip2video_pipe.manifests import keys
+from clip2video_pipe.manifests.fingerprints import Fingerprints
+from clip2video_pipe.manifests.manifest import Manifest, StageIdentity, commit, known_places, latest, load
+from clip2video_pipe.manifests.shards import Place
+from clip2video_pipe.manifests.store import Store, StoreError
+from clip2video_pipe.pipeline.config import Config, FolderDataset
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.stages.base import Stage
+from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings
+from clip2video_pipe.stages.datasets import Dataset, DatasetError
+from clip2video_pipe.stages.datasets.folder import read_folder
+from clip2video_pipe.stages.datasets.table import read_table
+from clip2video_pipe.stages.frames import Frames
+from clip2video_pipe.stages.listing import Listing, list_dataset
+from clip2video_pipe.stages.model import ModelSpec
+from clip2video_pipe.stages.sampling import Sampling
+from clip2video_pipe.stages.similarity import Similarity, entrants
+from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
+
+LISTING_VERSION = 1
+
+
+@dataclass
+class Step:
+    """A stage of a plan: the items asked for, in order, and where those lie that are there."""
+
+    store: Store
+    identity: StageIdentity
+    items: Sequence[str]
+    stage: Stage | None = None  # None: the rows are the driver's own listing
+    manifest: Manifest | None = field(init=False)
+    cached: bool = field(init=False)  # whether its manifest was there before this run
+
+    def __post_init__(self) -> None:
+        found = load(self.store, self.name, self.hash)
+        self.manifest = found if found and found.is_whole() else None
+        self.cached = self.manifest is not None
+
+    @property
+    def name(self) -> str:
+        return self.identity.stage
+
+    @cached_property
+    def hash(self) -> str:
+        return keys.manifest_hash(self.identity.key, self.items)
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        if self.manifest:
+            return dict(self.manifest.places)
+        return known_places(self.store, self.name, self.identity.key)
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """Items to compute, as they were when the step was made."""
+        return [] if self.manifest else [item for item in self.items if item not in self.places]
+
+    @property
+    def status(self) -> str:
+        """`cached`: its manifest is there; `reused`: all its items are; else `missing`."""
+        if self.cached:
+            return "cached"
+        return "missing" if self.missing else "reused"
+
+    def commit(self) -> Manifest:
+        """Write its manifest, unless it is there."""
+        if self.manifest is None:
+            self.manifest = commit(self.store, self.identity, self.items, self.places)
+        return self.manifest
+
+    def why(self) -> str:
+        """Why its missing items are missing, in words."""
+        if not self.missing:
+            return "" if self.cached else "its items are there, from other runs"
+        if len(self.missing) < len(self.items):
+            return f"{len(self.missing)} of its items are new, or did not get done"
+        other = latest(self.store, self.name, exclude=self.identity.key)
+        if other is None:
+            return "never run in this store"
+        return "; ".join(_differences(other.info, self.identity)) or "none of its items has been computed"
+
+
+def _differences(old: Any, new: StageIdentity) -> list[str]:
+    """How a stage's identity differs from that of an earlier manifest."""
+    found = []
+    if old["version"] != new.version:
+        found.append(f"its version went from {old['version']} to {new.version}")
+    before, after = _flat(old["params"]), _flat(new.params)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            found.append(f"{name} went from {before.get(name)} to {after.get(name)}")
+    if old["weights"] != new.weights:
+        found.append("other weights")
+    found += [f"other {name}" for name, key in new.inputs.items() if old["inputs"].get(name) != key]
+    return found
+
+
+def _flat(params: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+@dataclass
+class Plan:
+    """A config's stages up to the embeddings. Who can be scored is known when those are done: `scoring`."""
+
+    config: Config
+    store: Store
+    dataset: Dataset
+    listing: Listing
+    fingerprints: Fingerprints
+    videos: Step
+    frames: Step
+    video_embeddings: Step
+    captions: Step | None  # None: the dataset has no captions, so there is nothing to score
+    caption_embeddings: Step | None
+
+    @property
+    def steps(self) -> list[Step]:
+        steps = (self.videos, self.captions, self.frames, self.video_embeddings, self.caption_embeddings)
+        return [step for step in steps if step is not None]
+
+    @property
+    def embedded(self) -> bool:
+        """Whether all vectors are there."""
+        return not any(step.missing for step in (self.video_embeddings, self.caption_embeddings) if step)
+
+    def scoring(self) -> Step | None:
+        """The similarity stage; None where there are no captions. Call it when the vectors are there."""
+        if self.captions is None or self.caption_embeddings is None:
+            return None
+        who = entrants(
+            self.listing.videos,
+            self.listing.captions,
+            {item: place.outcome for item, place in self.video_embeddings.places.items()},
+            {item: place.outcome for item, place in self.caption_embeddings.places.items()},
+        )
+        inputs = (self.videos, self.captions, self.video_embeddings, self.caption_embeddings)
+        stage = Similarity(
+            entrants=who.digest,
+            center_weight=self.config.model.center_weight,
+            top_k=self.config.score.top_k,
+            save_matrix=self.config.score.save_matrix,
+            store=self.store.path(),
+            manifests={step.name: step.hash for step in inputs},
+            widest=max(len(who.videos), len(who.captions), 1),
+            inputs={step.name: step.identity.key for step in inputs[2:]},
+        )
+        return Step(self.store, stage.identity, self.queries, stage)
+
+    @property
+    def queries(self) -> list[str]:
+        """Listing rows that are queries: every caption, and every video that was given one."""
+        described = set(self.listing.captions["video_id"].to_pylist())
+        videos = self.listing.videos.select(["item", "video_id"]).to_pylist()
+        return [
+            *self.listing.captions["item"].to_pylist(),
+            *(row["item"] for row in videos if row["video_id"] in described),
+        ]
+
+
+def make_plan(config: Config) -> Plan:
+    """Read the dataset and the store. Raises RequestError."""
+    store = open_store(config)
+    dataset = read_dataset(config)
+    fingerprints = Fingerprints(store)
+    extent = config.dataset.digest
+    listing = list_dataset(dataset, fingerprints, extent)
+    model = _model(config, fingerprints)
+    precision = "float32"
+    size = model.size.image_size
+    frames = Frames(
+        sampling=Sampling(
+            policy=config.sampling.policy,
+            grid_fps=config.sampling.grid_fps,
+            keep_every=config.sampling.keep_every,
+            max_frames=config.sampling.max_frames,
+        ),
+        size=size,
+        decoder=config.sampling.decoder,
+    )
+    videos = VideoEmbeddings(
+        model=model,
+        max_frames=config.sampling.max_frames,
+        precision=precision,
+        batch_frames=config.embed.batch_frames,
+        device=config.embed.device,
+        inputs={"frames": frames.identity.key},
+    )
+    captions = CaptionEmbeddings(
+        model=model, max_words=config.model.max_words, precision=precision, device=config.embed.device
+    )
+    described = bool(listing.captions.num_rows)
+    return Plan(
+        config=config,
+        store=store,
+        dataset=dataset,
+        listing=listing,
+        fingerprints=fingerprints,
+        videos=_listed(store, "videos", listing.videos, {"digest": extent}),
+        frames=Step(store, frames.identity, list(listing.sources), frames),
+        video_embeddings=Step(store, videos.identity, list(listing.sources), videos),
+        captions=_listed(store, "captions", listing.captions, {}) if described else None,
+        caption_embeddings=Step(store, captions.identity, list(listing.texts), captions) if described else None,
+    )
+
+
+def open_store(config: Config) -> Store:
+    """The store that a config names. Raises RequestError."""
+    try:
+        return Store(config.store)
+    except StoreError as error:
+        raise RequestError(str(error)) from error
+
+
+def read_dataset(config: Config) -> Dataset:
+    """The dataset that a config names. Raises RequestError."""
+    dataset = config.dataset
+    try:
+        if isinstance(dataset, FolderDataset):
+            return read_folder(Path(dataset.path))
+        return read_table(Path(dataset.path), Path(dataset.root))
+    except DatasetError as error:
+        raise RequestError(str(error)) from error
+
+
+def _listed(store: Store, name: str, table: pa.Table, params: dict[str, Any]) -> Step:
+    identity = StageIdentity(name, LISTING_VERSION, params, {})
+    return Step(store, identity, table["item"].to_pylist())
+
+
+def _model(config: Config, fingerprints: Fingerprints) -> ModelSpec:
+    model = config.model
+    if model.seed is not None:
+        said: dict[str, Any] = {"untrained": model.seed, "preset": model.preset}
+    else:
+        said = {}
+        for name in ("clip", "checkpoint"):
+            path = getattr(model, name)
+            if path is not None:
+                [content] = fingerprints.of([Path(path)], "full")
+                if isinstance(content, OSError):
+                    raise RequestError(f"model.{name}: {path!r}: {content.strerror}")
+                said[name] = content
+    return ModelSpec(
+        preset=model.preset,
+        variant=model.variant,
+        digest=keys.digest(said),
+        clip=model.clip and str(Path(model.clip).absolute()),
+        checkpoint=model.checkpoint and str(Path(model.checkpoint).absolute()),
+        seed=model.seed,
+    )

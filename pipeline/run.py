@@ -1,0 +1,237 @@
+"""A run: plan, compute what is missing, commit, score, write down how it went."""
+
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clip2video_pipe.manifests.manifest import Manifest
+from clip2video_pipe.manifests.schemas import OK
+from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.config import Config
+from clip2video_pipe.pipeline.engines import workers
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
+from clip2video_pipe.pipeline.progress import EventLog, Reporter
+from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
+from clip2video_pipe.pipeline.worker import Feed, Given, Stored
+from clip2video_pipe.stages import caption_embeddings, frames, similarity
+from clip2video_pipe.stages.metrics import expected_rank, retrieval_metrics
+
+LISTING_ROWS = 65536  # of a shard of a listing
+RUNS = "runs"
+
+Compute = Callable[[Schedule, Store], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made: `summary` is what `run --json` prints and `run.json` holds."""
+
+    config: Config
+    summary: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        metrics: Mapping[str, Any] = self.summary["metrics"]
+        return metrics
+
+    @property
+    def too_many_failures(self) -> bool:
+        videos = self.metrics["coverage"]["videos"]
+        return bool(videos["failed"] > self.config.run.max_failure_rate * videos["asked"])
+
+
+def run(config: Config, reporter: Reporter) -> Result:
+    """Run a config to its end. Raises RequestError, StoreError, or what a stage raised; what is done is kept."""
+    plan = make_plan(config)
+    for note in plan.dataset.notes:
+        reporter.say(note)
+    run_parts = (RUNS, config.name, _stamp())
+    try:
+        plan.store.write_json(config.model_dump(), *run_parts, "config.json")
+    except OSError as error:
+        raise RequestError(f"store: {config.store!r} cannot be written to: {error.strerror or error}") from error
+    log = EventLog(plan.store, run_parts)
+
+    def listen(event: str, **said: Any) -> None:
+        log.add(event, **said)
+        reporter.event(event, **said)
+
+    log.add("run", config=config.name, host=socket.gethostname(), pid=os.getpid())
+    try:
+        with workers(config.run.engine, config.run.address) as compute:
+            result = _run(plan, compute, log, listen, run_parts)
+    except BaseException as error:
+        log.add("stopped", why=type(error).__name__)
+        raise
+    else:
+        log.add("done")
+    finally:
+        log.close()
+        plan.fingerprints.save()
+    return result
+
+
+def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_parts: Sequence[str]) -> Result:
+    config, store = plan.config, plan.store
+    _commit_listing(plan.videos, plan.listing.videos)
+    if plan.captions:
+        _commit_listing(plan.captions, plan.listing.captions)
+    compute(_schedule(config, store, _embedding_jobs(plan), listen), store)
+    for step in plan.steps:
+        step.commit()
+    scoring = plan.scoring()
+    if scoring:
+        job = _job(scoring, _rows_of_items)
+        compute(_schedule(config, store, [job] if job else [], listen), store)
+        scoring.commit()
+    metrics = measure(plan, scoring)
+    spans = summary(log.events)
+    steps = [*plan.steps, *([scoring] if scoring else [])]
+    said = {
+        "run_dir": store.path(*run_parts),
+        "stages": [_report(step, spans.get(step.name)) for step in steps],
+        "metrics": metrics,
+    }
+    store.write_json(metrics, *run_parts, "metrics.json")
+    store.write_json(said, *run_parts, "run.json")
+    return Result(config, said)
+
+
+def _stamp() -> str:
+    now = time.time()
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
+
+
+def _commit_listing(step: Step, rows: pa.Table) -> None:
+    """The rows of a listing are made by the plan; those that the store lacks are written here."""
+    if step.missing:
+        new = rows.filter(pc.is_in(rows["item"], pa.array(step.missing)))
+        for start in range(0, new.num_rows, LISTING_ROWS):
+            part = new.slice(start, LISTING_ROWS)
+            items = part["item"].to_pylist()
+            with ShardWriter(step.store, step.name, step.identity.key, items, rows.schema) as writer:
+                writer.write(part)
+            step.places.update(writer.shard.places())
+    step.commit()
+
+
+def _embedding_jobs(plan: Plan) -> list[Job]:
+    sources, texts = plan.listing.sources, plan.listing.texts
+
+    def files(items: Sequence[str]) -> Feed:
+        found = [sources[item] for item in items]
+        return Given(
+            pa.table(
+                {
+                    "item": items,
+                    "path": [os.fsencode(source.path) for source in found],
+                    "start": [source.start for source in found],
+                    "end": [source.end for source in found],
+                },
+                frames.SOURCE,
+            )
+        )
+
+    def stored_frames(items: Sequence[str]) -> Feed:
+        places = [plan.frames.places[item] for item in items]
+        return Stored(plan.frames.name, plan.frames.identity.key, [(p.shard, p.row) for p in places])
+
+    def captions(items: Sequence[str]) -> Feed:
+        columns = {"item": items, "text": [texts[item] for item in items]}
+        return Given(pa.table(columns, caption_embeddings.SOURCE))
+
+    decode = _job(plan.frames, files)
+    embed = _job(plan.video_embeddings, stored_frames, decode)
+    read = _job(plan.caption_embeddings, captions) if plan.caption_embeddings else None
+    return [job for job in (decode, embed, read) if job]
+
+
+def _job(step: Step, feed: Any, source: Job | None = None) -> Job | None:
+    """What is to be done of a step; None where that is nothing."""
+    if not step.missing:
+        return None
+    return Job(_stage(step), step.missing, step.places, feed, source, completed=step.commit)
+
+
+def _stage(step: Step) -> Any:
+    assert step.stage is not None
+    return step.stage
+
+
+def _rows_of_items(items: Sequence[str]) -> Feed:
+    return Given(pa.table({"item": items}, similarity.SOURCE))
+
+
+def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listener) -> Schedule:
+    def record(unit: Unit, why: str) -> Shard:
+        stage = unit.job.stage
+        with ShardWriter(store, stage.name, stage.identity.key, unit.items, stage.schema) as writer:
+            writer.write(failed_table(stage.schema, unit.items, "crashed", why))
+        return writer.shard
+
+    return Schedule(jobs, config.run.shard_items, record, listen)
+
+
+def _report(step: Step, span: tuple[float, float] | None) -> dict[str, Any]:
+    manifest = step.commit()
+    computed = len(step.missing)
+    return {
+        "stage": step.name,
+        "key": step.identity.key,
+        "manifest": manifest.hash,
+        "status": "computed" if computed else step.status,
+        "items": len(step.items),
+        "computed": computed,
+        "reused": len(step.items) - computed,
+        "failed": manifest.counts["failed"],
+        "seconds": round(span[1] - span[0], 3) if span else 0.0,
+    }
+
+
+def measure(plan: Plan, scoring: Step | None) -> dict[str, Any]:
+    """Metrics in both directions, and how much of the dataset they are over."""
+    who = plan.video_embeddings.places
+    videos = [
+        who[row["video"]].outcome.error if row["status"] == OK else row["error"]
+        for row in plan.listing.videos.select(["status", "error", "video"]).to_pylist()
+    ]
+    coverage = {"videos": _coverage(videos)}
+    metrics: dict[str, Any] = {}
+    if scoring:
+        manifest = scoring.commit()
+        captions = [manifest.places[item].outcome.error for item in plan.listing.captions["item"].to_pylist()]
+        coverage["captions"] = _coverage(captions)
+        metrics = _ranked(manifest)
+    return {**metrics, "coverage": coverage}
+
+
+def _coverage(errors: Sequence[str | None]) -> dict[str, Any]:
+    """Counts of one error class, or None where all is well, for each item."""
+    failed = Counter(error for error in errors if error is not None)
+    return {
+        "asked": len(errors),
+        "ok": len(errors) - failed.total(),
+        "failed": failed.total(),
+        "errors": dict(sorted(failed.items())),
+    }
+
+
+def _ranked(manifest: Manifest) -> dict[str, Any]:
+    table = manifest.table(["status", "direction", "better", "equal"])
+    table = table.filter(pc.equal(table["status"], OK))
+    found = {}
+    for direction in (similarity.TEXT_TO_VIDEO, similarity.VIDEO_TO_TEXT):
+        rows = table.filter(pc.equal(table["direction"], direction))
+        ranks = expected_rank(rows["better"].to_numpy(), rows["equal"].to_numpy())
+        found[direction] = retrieval_metrics(ranks.astype(np.float64))
+    return found

@@ -1,0 +1,195 @@
+"""Which unit of work comes next: pure bookkeeping, the same for every engine."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from clip2video_pipe.manifests.shards import Place, Shard
+from clip2video_pipe.pipeline.worker import Done, Feed
+from clip2video_pipe.stages.base import Stage
+
+TRIES = 2
+
+Listener = Callable[..., None]  # called as listener(event name, stage=..., ...)
+
+
+@dataclass(eq=False)
+class Job:
+    """A stage and the items that it has yet to compute."""
+
+    stage: Stage
+    missing: Sequence[str]
+    places: dict[str, Place]  # of the items that are there; grows as units finish
+    feed: Callable[[Sequence[str]], Feed]  # the input of some of its items, once those are ready
+    source: "Job | None" = None  # the job that makes its input, where that is part of this run
+    completed: Callable[[], object] = lambda: None
+
+
+@dataclass(eq=False)
+class Unit:
+    """Some items of a job, to be written as one shard."""
+
+    id: int
+    job: Job
+    items: tuple[str, ...]
+    tries: int = 0
+    alone: bool = False  # suspected of killing workers: nothing else may be in its worker
+    waits: int = 0  # items whose input is not there yet
+
+    def feed(self) -> Feed:
+        return self.job.feed(self.items)
+
+
+@dataclass
+class Schedule:
+    """Hands out units whose input is ready, those nearest to the end first.
+
+    A job that feeds another runs at most `lookahead` units ahead of it, so that disk and memory stay flat. `record`
+    writes the shard of a unit that is given up: failed rows.
+    """
+
+    jobs: Sequence[Job]
+    shard_items: int
+    record: Callable[[Unit, str], Shard]
+    listener: Listener = lambda *_, **__: None
+    lookahead: int = 1
+    running: int = 0
+    _ready: dict[Job, deque[Unit]] = field(default_factory=dict)
+    _left: dict[Job, int] = field(default_factory=dict)  # items to be finished
+    _waiting: dict[tuple[int, str], Unit] = field(default_factory=dict)
+    _ahead: dict[Unit, set[str]] = field(default_factory=dict)  # items made or being made for a later job
+    _maker: dict[tuple[int, str], Unit] = field(default_factory=dict)
+    _ids: Iterator[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        # Later jobs first: what is nearest to the end frees what it reads.
+        self.jobs = sorted(self.jobs, key=lambda job: job.source is None)
+        self._wanted = {job.source: set(job.missing) for job in self.jobs if job.source}
+        for job in self.jobs:
+            self._ready[job] = deque()
+            self._left[job] = len(job.missing)
+            for start in range(0, len(job.missing), self.shard_items):
+                unit = self._unit(job, job.missing[start : start + self.shard_items])
+                if not unit.waits:
+                    self._ready[job].append(unit)
+        for job in self.jobs:
+            if job.missing:
+                self.listener("queued", stage=job.stage.name, items=len(job.missing))
+
+    def _unit(self, job: Job, items: Sequence[str]) -> Unit:
+        unit = Unit(next(self._ids), job, tuple(items))
+        if job.source:
+            for item in items:
+                if item not in job.source.places:
+                    self._waiting[id(job), item] = unit
+                    unit.waits += 1
+        return unit
+
+    @property
+    def done(self) -> bool:
+        return not any(self._left.values())
+
+    def has_work(self, lane: str) -> bool:
+        """Whether units of a lane are still to be finished."""
+        return any(left for job, left in self._left.items() if job.stage.lane == lane)
+
+    def next(self, lane: str, *, idle: bool = True) -> Unit | None:
+        """A unit for a worker of this lane, which counts as running from now; None where there is none for now.
+
+        `idle`: whether the worker has nothing else in hand, as a unit that has to be alone asks for.
+        """
+        for job in self.jobs:
+            queue = self._ready[job]
+            if job.stage.lane != lane or not queue or (queue[0].alone and not idle) or self._held(job):
+                continue
+            unit = queue.popleft()
+            self.running += 1
+            if job in self._wanted:
+                self._ahead[unit] = self._wanted[job].intersection(unit.items)
+                self._maker.update({(id(job), item): unit for item in unit.items})
+            self.listener("started", stage=job.stage.name, unit=unit.id, items=len(unit.items), tries=unit.tries)
+            return unit
+        return None
+
+    def _held(self, job: Job) -> bool:
+        if job not in self._wanted or len(self._ahead) < self.lookahead:
+            return False
+        # A unit further on may need more of these than the look-ahead allows: never wait for nothing.
+        return self.running > 0 or any(self._ready[later] for later in self.jobs if later.source)
+
+    def finish(self, unit: Unit, done: Done) -> None:
+        """Its shard is in the store."""
+        self.running -= 1
+        shard, job = done.shard, unit.job
+        job.places.update(shard.places())
+        self._left[job] -= len(unit.items)
+        if not self._ahead.get(unit, True):
+            del self._ahead[unit]
+        for later in self.jobs:
+            if later.source is job:
+                self._feed(later, unit.items)
+        if job.source:
+            self._consumed(job.source, unit.items)
+        self.listener(
+            "finished",
+            stage=job.stage.name,
+            unit=unit.id,
+            items=len(unit.items),
+            failed=sum(outcome.error is not None for outcome in shard.outcomes),
+            shard=shard.name,
+            bytes=shard.size,
+            began=done.began,
+            ended=done.ended,
+        )
+        if not self._left[job]:
+            job.completed()
+
+    def _feed(self, later: Job, items: Iterable[str]) -> None:
+        for item in items:
+            unit = self._waiting.pop((id(later), item), None)
+            if unit:
+                unit.waits -= 1
+                if not unit.waits:
+                    self._ready[later].append(unit)
+
+    def _consumed(self, source: Job, items: Iterable[str]) -> None:
+        for item in items:
+            maker = self._maker.pop((id(source), item), None)
+            if maker in self._ahead:
+                self._ahead[maker].discard(item)
+                if not self._ahead[maker]:
+                    del self._ahead[maker]
+
+    def lose(self, unit: Unit, why: str, now: Callable[[], float]) -> None:
+        """Its worker is gone. After two tries its items are tried one by one, and after two more given up."""
+        self.running -= 1
+        self._ahead.pop(unit, None)
+        unit.tries += 1
+        unit.alone = True
+        self.listener("lost", stage=unit.job.stage.name, unit=unit.id, items=len(unit.items), tries=unit.tries, why=why)
+        if unit.tries < TRIES:
+            self._ready[unit.job].appendleft(unit)
+        elif len(unit.items) > 1:
+            for item in reversed(unit.items):
+                self._ready[unit.job].appendleft(Unit(next(self._ids), unit.job, (item,), alone=True))
+        else:
+            self.running += 1
+            self.finish(unit, Done(self.record(unit, why), now(), now()))
+
+    def release(self, unit: Unit) -> None:
+        """Put a unit back that never reached its worker; nothing is charged to it."""
+        self.running -= 1
+        self._ahead.pop(unit, None)
+        self._ready[unit.job].appendleft(unit)
+
+
+def summary(events: Iterable[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """When each stage's first unit began and its last one ended, by stage."""
+    spans: dict[str, tuple[float, float]] = {}
+    for event in events:
+        if event["event"] == "finished":
+            began, ended = spans.get(event["stage"], (event["began"], event["ended"]))
+            spans[event["stage"]] = (min(began, event["began"]), max(ended, event["ended"]))
+    return spans

@@ -1,0 +1,72 @@
+"""What a worker does with one unit of work: read rows, let the stage process them, write a shard."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from clip2video_pipe.manifests.shards import Shard, ShardWriter, read_rows
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.stages.base import Stage
+
+
+class Feed(Protocol):
+    """Where a unit's rows come from: it travels to the worker, so it is small."""
+
+    def tables(self, store: Store, chunk: int) -> Iterator[pa.Table]:
+        """The unit's rows, `chunk` at a time."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Rows that come with the unit."""
+
+    table: pa.Table
+
+    def tables(self, store: Store, chunk: int) -> Iterator[pa.Table]:
+        return (self.table.slice(start, chunk) for start in range(0, self.table.num_rows, chunk))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows that lie in shards of an earlier stage."""
+
+    stage: str
+    key: str
+    places: Sequence[tuple[str, int]]  # shard and row of each item
+
+    def tables(self, store: Store, chunk: int) -> Iterator[pa.Table]:
+        return read_rows(store, self.stage, self.key, self.places, chunk=chunk)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished unit; times are the worker's, in seconds since the epoch."""
+
+    shard: Shard
+    began: float
+    ended: float
+
+
+def run_unit(
+    store: Store,
+    stage: Stage,
+    items: Sequence[str],
+    feed: Feed,
+    turn: contextlib.AbstractContextManager[Any] | None = None,
+) -> Done:
+    """Compute one shard. `turn` is held while the stage computes, and not while rows are read or written.
+
+    Raises StoreError when the store is at fault; what is wrong with an item is a failed row instead.
+    """
+    began = time.time()
+    turn = turn or contextlib.nullcontext()
+    with ShardWriter(store, stage.name, stage.identity.key, items, stage.schema) as writer:
+        for table in feed.tables(store, stage.chunk):
+            with turn:
+                rows = stage.process(table)
+            writer.write(rows)
+    return Done(writer.shard, began, time.time())

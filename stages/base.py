@@ -1,0 +1,61 @@
+"""What a stage is: a small class that turns one table into another. Scheduling is elsewhere."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from clip2video_pipe.manifests.manifest import StageIdentity
+
+
+def unkeyed(default: Any) -> Any:
+    """A stage's setting that does not change its numbers and so is not in its key."""
+    return field(default=default, metadata={"keyed": False})
+
+
+@dataclass(kw_only=True, eq=False)
+class Stage(ABC):
+    """A stage: its settings are its fields, all of them in its key but those that are `unkeyed`.
+
+    It is sent to workers before `setup`, and must be safe to run twice: for the same rows it gives the same rows.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]  # raised when the behaviour changes
+    lane: ClassVar[Literal["task", "actor"]]  # an actor keeps what `setup` made; a task has nothing to keep
+
+    inputs: Mapping[str, str] = field(default_factory=dict, metadata={"keyed": False})  # keys of the stages it reads
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """Of the rows it writes."""
+
+    @property
+    @abstractmethod
+    def chunk(self) -> int:
+        """How many rows `process` takes at a time; they become one row group."""
+
+    @property
+    def weights(self) -> str | None:
+        """Digest of the weights it uses."""
+        return None
+
+    def setup(self) -> None:
+        """Make ready what all rows need; once a worker."""
+        return
+
+    @abstractmethod
+    def process(self, table: pa.Table) -> pa.Table:
+        """Rows for the items of `table`, in its order. What is wrong with one item makes a failed row of it."""
+
+    def params(self) -> dict[str, Any]:
+        """What changes its numbers, as JSON can say it."""
+        keyed = (f.name for f in fields(self) if f.metadata.get("keyed", True))
+        return {name: getattr(self, name) for name in keyed}
+
+    @property
+    def identity(self) -> StageIdentity:
+        return StageIdentity(self.name, self.version, self.params(), self.inputs, self.weights)

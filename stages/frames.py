@@ -1,0 +1,86 @@
+"""videos -> frames: L small pictures of each video."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from clip2video_pipe.manifests import schemas
+from clip2video_pipe.manifests.shards import Outcome, outcome_table
+from clip2video_pipe.stages.base import Stage
+from clip2video_pipe.stages.decoding import Clip, DecodeError, decode
+from clip2video_pipe.stages.sampling import Sampling
+
+ROW_GROUP_BYTES = 16 << 20
+
+SOURCE = pa.schema(
+    [
+        pa.field("item", pa.string()),
+        pa.field("path", pa.binary()),  # as the file system has it: names need not be text
+        pa.field("start", pa.float64()),
+        pa.field("end", pa.float64()),
+    ]
+)
+
+
+@dataclass(kw_only=True, eq=False)
+class Frames(Stage):
+    """Decodes each video and keeps the pictures that `sampling` chooses, `size` pixels square.
+
+    Reads SOURCE rows: the item key, the file's path, and the segment in seconds (nulls: all of it).
+    """
+
+    name: ClassVar[str] = "frames"
+    version: ClassVar[int] = 1
+    lane: ClassVar[Literal["task", "actor"]] = "task"
+
+    sampling: Sampling
+    size: int
+    decoder: str = "av"
+
+    @property
+    def schema(self) -> pa.Schema:
+        return schemas.frames(self.size)
+
+    @property
+    def chunk(self) -> int:
+        return max(1, ROW_GROUP_BYTES // (self.sampling.max_frames * self.size * self.size * 3))
+
+    def params(self) -> dict[str, Any]:
+        return {**super().params(), "sampling": self.sampling.key_params()}
+
+    def process(self, table: pa.Table) -> pa.Table:
+        results = [self._decode(**row) for row in table.select(SOURCE.names[1:]).to_pylist()]
+        outcomes = [r if isinstance(r, Outcome) else Outcome(schemas.OK) for r in results]
+        clips = [None if isinstance(r, Outcome) else r for r in results]
+        columns = {
+            name: pa.array([c and getattr(c, name) for c in clips], self.schema.field(name).type)
+            for name in ("times", "rate", "decoded", "lost", "width", "height")
+        }
+        columns["pictures"] = _pictures(clips, self.size)
+        return outcome_table(self.schema, table["item"].to_pylist(), outcomes, columns)
+
+    def _decode(self, path: bytes, start: float | None, end: float | None) -> Clip | Outcome:
+        name = os.fsdecode(path)
+        try:
+            return decode(name, self.sampling, self.size, start=start, end=end, decoder=self.decoder)
+        except DecodeError as error:
+            return Outcome(schemas.FAILED, error.failure, str(error))
+        except MemoryError:
+            return Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory")
+        except Exception as error:  # no decoder is free of surprises, and one video must not cost the others
+            return Outcome(schemas.FAILED, "unreadable", f"{name!r}: {type(error).__name__}: {error!r}")
+
+
+def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:
+    """Pictures of each clip as lists of `size * size * 3` bytes, without a Python object for each."""
+    counts = [0 if clip is None else len(clip.pictures) for clip in clips]
+    found = [clip.pictures for clip in clips if clip is not None]
+    pixels = np.concatenate(found) if found else np.empty((0, size, size, 3), np.uint8)
+    values = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(size * size * 3), len(pixels), [None, pa.py_buffer(np.ascontiguousarray(pixels))]
+    )
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, values, mask=pa.array([clip is None for clip in clips]))

@@ -1,0 +1,57 @@
+"""Which model a stage uses, and the one copy of it that a worker process keeps."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from clip2video_pipe.models.presets import PRESETS, ClipSize, Variant
+
+if TYPE_CHECKING:
+    from clip2video_pipe.models.clip2video import Clip2Video
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model: its sizes, its variant, and where its weights lie; `digest` says what the weights are."""
+
+    preset: str
+    variant: Variant
+    digest: str
+    clip: str | None = None
+    checkpoint: str | None = None
+    seed: int | None = None
+
+    @property
+    def size(self) -> ClipSize:
+        return PRESETS[self.preset]
+
+    def alignment_params(self) -> dict[str, Any]:
+        """What a caption's vectors depend on besides the weights."""
+        aligned = self.variant.alignment != "none"
+        return {"preset": self.preset, "centers": self.variant.centers if aligned else None}
+
+    def video_params(self) -> dict[str, Any]:
+        """What a video's vectors depend on besides the weights."""
+        variant = self.variant
+        return {
+            **self.alignment_params(),
+            "temporal": variant.temporal,
+            "difference": variant.difference if variant.temporal == "tdb" else None,
+            "alignment": variant.alignment,
+        }
+
+    def load(self, device: str) -> "Clip2Video":
+        """The model, ready to use on `device` (`auto`: a GPU where there is one). One copy a process."""
+        return _load(self, device)
+
+
+@lru_cache(maxsize=1)
+def _load(spec: ModelSpec, device: str) -> "Clip2Video":
+    import torch
+
+    from clip2video_pipe.models.weights import load_model
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(spec.size, spec.variant, clip=spec.clip, checkpoint=spec.checkpoint, seed=spec.seed)
+    return model.to(device)

@@ -1,0 +1,68 @@
+"""A small corpus of generated clips, and the command line run in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.stages.datasets.shapes import write_clips
+
+CONFIG = """\
+name: small
+dataset: {{kind: table, path: {clips}/clips.jsonl, root: {clips}}}
+model: {{preset: tiny, seed: 0}}
+sampling: {{max_frames: 4}}
+run: {{shard_items: 2, engine: inline}}
+store: {store}
+"""
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Six clips with two captions each, below a folder whose name has a space."""
+    folder = tmp_path_factory.mktemp("some clips")
+    write_clips(folder, 6, 0, seconds=1.0, size=(96, 64), fps=10)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, clips, capsys):
+    return Project(tmp_path, clips, capsys)
+
+
+class Project:
+    """A config over the clips with a store of its own."""
+
+    def __init__(self, folder: Path, clips: Path, capsys):
+        self.folder = folder
+        self.store = folder / "artifacts"
+        self.config = folder / "small.yaml"
+        self.config.write_text(CONFIG.format(clips=clips, store=self.store))
+        self._capsys = capsys
+
+    def command(self, *words):
+        """Exit code, output and messages of a command on the config."""
+        self._capsys.readouterr()
+        code = main([words[0], str(self.config), *words[1:]])
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def run(self, *words):
+        """The JSON of a run, its stages by name."""
+        code, out, err = self.command("run", "--json", *words)
+        assert code == 0, err
+        result = json.loads(out)
+        result["stages"] = {stage["stage"]: stage for stage in result["stages"]}
+        return result
+
+    def computed(self, *words):
+        """How many items a run computed, by stage, those that computed none left out."""
+        stages = self.run(*words)["stages"]
+        return {name: stage["computed"] for name, stage in stages.items() if stage["computed"]}
+
+    def rows(self, *lines):
+        """Use a table of these rows (JSON objects), in place of all the clips."""
+        table = self.folder / "rows.jsonl"
+        table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return f"--set=dataset.path={table}"

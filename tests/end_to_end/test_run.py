@@ -1,0 +1,155 @@
+"""From files to figures: what a run prints, writes and records."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from clip2video_pipe.manifests.manifest import load
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.models.presets import PRESETS, Variant
+
+
+def tables(project, result):
+    store = Store(str(project.store))
+    return {
+        name: load(store, name, stage["manifest"]).table()
+        for name, stage in result["stages"].items()
+        if name != "frames"
+    }
+
+
+def test_scores_are_those_of_the_model_on_the_stored_frames(project):
+    """The matrix, from the stages' own tables, against the model called by hand."""
+    import torch
+
+    from clip2video_pipe.models.text import Tokenizer
+    from clip2video_pipe.models.weights import load_model
+
+    result = project.run("--set", "model.center_weight=0.3")
+    stored = tables(project, result)
+    model = load_model(PRESETS["tiny"], Variant(), clip=None, checkpoint=None, seed=0)
+    store = Store(str(project.store))
+    frames = load(store, "frames", result["stages"]["frames"]["manifest"]).table().to_pylist()
+    by_video = {}
+    for row in frames:
+        pictures = np.frombuffer(b"".join(row["pictures"]), np.uint8).reshape(-1, 64, 64, 3)
+        with torch.inference_mode():
+            by_video[row["item"]] = model.embed_videos(torch.tensor(pictures), [len(pictures)], 4)
+    captions = {row["caption_id"]: row["text"] for row in stored["captions"].to_pylist()}
+    videos = {row["video_id"]: row["video"] for row in stored["videos"].to_pylist()}
+    rows = [row for row in stored["similarity"].to_pylist() if row["direction"] == "text_to_video"]
+    columns = {row["column"]: row["video_id"] for row in rows}
+    assert len(rows) == 12
+    for row in rows:
+        ids, mask = Tokenizer(1024).batch([captions[row["query_id"]]], 32)
+        with torch.inference_mode():
+            text = model.embed_captions(torch.tensor(ids), torch.tensor(mask))
+        for column, score in enumerate(row["scores"]):
+            video = by_video[videos[columns[column]]]
+            both = [float(t @ v.T) for t, v in zip(text, video, strict=True)]
+            assert score == pytest.approx(100 * (0.3 * both[0] + 0.7 * both[1]), abs=1e-3)
+        assert row["score"] == row["scores"][row["column"]]
+        assert row["better"] == sum(score > row["score"] for score in row["scores"])
+        assert row["top_scores"] == sorted(row["scores"], reverse=True)[:10]
+
+
+def test_video_to_text_ranks_each_videos_best_caption(project):
+    stored = tables(project, project.run())
+    rows = stored["similarity"].to_pylist()
+    texts = [row for row in rows if row["direction"] == "text_to_video"]
+    for row in (row for row in rows if row["direction"] == "video_to_text"):
+        best = {}
+        for text in texts:
+            score = text["scores"][row["column"]]
+            best[text["video_id"]] = max(score, best.get(text["video_id"], -np.inf))
+        assert row["score"] == pytest.approx(best[row["video_id"]], abs=1e-4)
+        assert row["top_scores"] == pytest.approx(sorted(best.values(), reverse=True), abs=1e-4)
+
+
+def test_metrics_and_coverage(project):
+    result = project.run()
+    metrics = json.loads((project.store / "runs" / "small").glob("*/metrics.json").__next__().read_text())
+    assert metrics == result["metrics"]
+    for direction, queries in (("text_to_video", 12), ("video_to_text", 6)):
+        assert set(metrics[direction]) == {"R@1", "R@5", "R@10", "MedianR", "MeanR", "queries"}
+        assert metrics[direction]["queries"] == queries
+        assert metrics[direction]["R@10"] == 100
+    assert metrics["coverage"] == {
+        "videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}},
+        "captions": {"asked": 12, "ok": 12, "failed": 0, "errors": {}},
+    }
+
+
+def test_what_fails_is_recorded_and_never_dropped(project, clips, tmp_path):
+    lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    bad = [
+        {"video": "nowhere.mp4", "captions": ["one", "two"]},
+        {"video": str(tmp_path / "broken.mp4"), "caption": "three"},
+        {"video": lines[0]["video"], "captions": [*lines[0]["captions"], "  "]},
+    ]
+    option = project.rows(*lines[1:], *bad)
+    code, out, err = project.command("run", "--json", option)
+    assert code == 3
+    assert "2 of 8 videos failed" in err
+    coverage = json.loads(out)["metrics"]["coverage"]
+    assert coverage["videos"] == {"asked": 8, "ok": 6, "failed": 2, "errors": {"missing": 1, "unreadable": 1}}
+    expected = {"empty-caption": 1, "missing": 2, "unreadable": 1}
+    assert coverage["captions"] == {"asked": 16, "ok": 12, "failed": 4, "errors": expected}
+    assert json.loads(out)["metrics"]["text_to_video"]["queries"] == 12
+    code, _, _ = project.command("run", "--json", option, "--set", "run.max_failure_rate=0.5")
+    assert code == 0
+
+
+def test_a_missing_file_that_comes_back_is_used(project, clips, tmp_path):
+    lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    late = tmp_path / "late.mp4"
+    option = project.rows(*lines[1:], {**lines[0], "video": str(late)})
+    code, _, _ = project.command("run", "--json", option)
+    assert code == 3
+    shutil.copy(clips / lines[0]["video"], late)
+    result = project.run(option)
+    assert result["metrics"]["coverage"]["videos"]["ok"] == 6
+    assert result["stages"]["frames"]["computed"] == 1
+
+
+def test_videos_without_captions_are_only_columns(project, clips):
+    lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    result = project.run(project.rows({"video": lines[0]["video"]}, *lines[1:]))
+    assert result["metrics"]["text_to_video"]["queries"] == 10
+    assert result["metrics"]["video_to_text"]["queries"] == 5
+    [row] = [r for r in tables(project, result)["similarity"].to_pylist() if r["query_id"] == lines[1]["video"]]
+    assert len(row["top_ids"]) == 5, "it has no captions to be found by"
+
+
+def test_a_folder_gives_embeddings_and_no_scores(project, clips):
+    result = project.run("--set", f"dataset={{kind: folder, path: '{clips}'}}")
+    assert list(result["stages"]) == ["videos", "frames", "video_embeddings"]
+    assert result["metrics"] == {"coverage": {"videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}}}}
+
+
+def test_without_the_matrix_the_ranks_are_the_same(project):
+    with_matrix = project.run()
+    without = project.run("--set", "score.save_matrix=false")
+    assert without["metrics"] == with_matrix["metrics"]
+    assert tables(project, without)["similarity"]["scores"].null_count == 18
+
+
+def test_zero_shot_clip_needs_no_alignment(project):
+    result = project.run("--set", "model.temporal=mean", "--set", "model.alignment=none")
+    assert tables(project, result)["video_embeddings"]["aligned"].null_count == 6
+    assert result["metrics"]["text_to_video"]["queries"] == 12
+
+
+def test_frames_are_raw_and_in_small_row_groups(project):
+    result = project.run()
+    [path] = list((project.store / "frames" / result["stages"]["frames"]["key"]).glob("*.parquet"))[:1]
+    file = pq.ParquetFile(path)
+    row = file.read_row_group(0).to_pylist()[0]
+    assert {len(picture) for picture in row["pictures"]} == {64 * 64 * 3}
+    assert len(row["pictures"]) == len(row["times"]) == 4
+    for group in range(file.metadata.num_row_groups):
+        assert file.metadata.row_group(group).total_byte_size <= 16 << 20

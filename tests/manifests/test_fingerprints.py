@@ -1,0 +1,87 @@
+"""A file's fingerprint is its content; it is read again only when size or time stamp say so."""
+
+import os
+import time
+
+import pytest
+
+from clip2video_pipe.manifests import fingerprints
+from clip2video_pipe.manifests.fingerprints import BLOCK, BLOCKS, Fingerprints, fingerprint
+from clip2video_pipe.manifests.store import Store
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK * BLOCKS, BLOCK * BLOCKS + 1, 5 * BLOCK * BLOCKS])
+@pytest.mark.parametrize("extent", ["sampled", "full"])
+def test_content_and_not_the_name_counts(tmp_path, size, extent):
+    data = os.urandom(size)
+    for name in ("one", "two words.mp4"):
+        (tmp_path / name).write_bytes(data)
+    one, two = (fingerprint(tmp_path / name, extent) for name in ("one", "two words.mp4"))
+    assert one == two
+    (tmp_path / "one").write_bytes(data + b"!")
+    assert fingerprint(tmp_path / "one", extent) != two
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_sampling_sees_both_ends(tmp_path, at):
+    data = bytearray(3 * BLOCK * BLOCKS)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    before = fingerprint(path, "sampled")
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert fingerprint(path, "sampled") != before
+
+
+def settled_file(tmp_path, data):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    long_ago = time.time() - 60
+    os.utime(path, (long_ago, long_ago))
+    return path
+
+
+def test_a_second_run_opens_no_file_that_has_not_changed(tmp_path, monkeypatch):
+    path = settled_file(tmp_path, b"content")
+    store = Store(str(tmp_path / "store"))
+    memory = Fingerprints(store)
+    [first] = memory.of([path], "full")
+    memory.save()
+    monkeypatch.setattr(fingerprints, "fingerprint", lambda *_: pytest.fail("it was opened"))
+    assert Fingerprints(store).of([path], "full") == [first]
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = settled_file(tmp_path, b"content")
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    [first] = memory.of([path], "full")
+    path.write_bytes(b"CONTENT")
+    assert memory.of([path], "full") != [first]
+
+
+def test_a_file_that_was_just_written_is_not_trusted_to_stay(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    stamp = path.stat().st_mtime_ns
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    [first] = memory.of([path], "full")
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stamp, stamp))
+    assert memory.of([path], "full") != [first]
+
+
+def test_files_that_cannot_be_read_are_answers_not_crashes(tmp_path):
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    missing, folder = memory.of([tmp_path / "nothing", tmp_path], "sampled")
+    assert isinstance(missing, FileNotFoundError)
+    assert isinstance(folder, IsADirectoryError)
+
+
+def test_a_damaged_memory_is_forgotten(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    store.write(b"not parquet", fingerprints.NAME)
+    path = settled_file(tmp_path, b"content")
+    memory = Fingerprints(store)
+    assert memory.of([path], "full") == [fingerprint(path, "full")]
+    memory.save()
+    assert Fingerprints(store).of([path], "full") == [fingerprint(path, "full")]

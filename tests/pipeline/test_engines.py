@@ -1,0 +1,67 @@
+"""One contract for both engines; and what only Ray can lose."""
+
+import pytest
+
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.engines.inline import InlineEngine
+from clip2video_pipe.pipeline.schedule import Schedule
+
+
+@pytest.fixture(params=["inline", "ray"])
+def engine(request):
+    if request.param == "inline":
+        return InlineEngine()
+    request.getfixturevalue("ray_session")
+    from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
+
+    return RayEngine("local")
+
+
+def run(pipeline, engine, store, items, shard_items=3, stages=None):
+    events = []
+    steps, jobs = pipeline.chain(store, items, *(stages or ()))
+    schedule = Schedule(
+        jobs, shard_items, pipeline.recorder(store), lambda event, **said: events.append({"event": event, **said})
+    )
+    with engine:
+        engine.run(schedule, store)
+    return steps, events
+
+
+def test_both_stages_are_done_and_committed(pipeline, engine, tmp_path):
+    items = [f"i{n}" for n in range(10)]
+    steps, events = run(pipeline, engine, Store(str(tmp_path)), items)
+    assert [step.manifest.counts["ok"] for step in steps] == [10, 10]
+    assert steps[1].manifest.table()["text"].to_pylist() == [item * 4 for item in items]
+    finished = [e for e in events if e["event"] == "finished"]
+    assert sum(e["items"] for e in finished) == 20
+
+
+def test_the_second_stage_begins_before_the_first_is_done(pipeline, engine, tmp_path):
+    stages = pipeline.Doubling(pause=0.05), pipeline.Second()
+    _, events = run(pipeline, engine, Store(str(tmp_path)), [f"i{n}" for n in range(30)], 2, stages)
+    finished = [e for e in events if e["event"] == "finished"]
+    first = [e for e in finished if e["stage"] == "doubling"]
+    second = [e for e in finished if e["stage"] == "second"]
+    assert min(e["began"] for e in second) < max(e["ended"] for e in first)
+
+
+def test_an_exception_of_a_stage_ends_the_run_as_itself(pipeline, engine, tmp_path):
+    stages = pipeline.Doubling(fails=True), pipeline.Second()
+    with pytest.raises(ZeroDivisionError):
+        run(pipeline, engine, Store(str(tmp_path)), ["a", "b"], stages=stages)
+
+
+@pytest.mark.parametrize("stage", ["doubling", "second"])
+def test_an_item_that_kills_its_worker_is_recorded_and_the_others_are_kept(pipeline, ray_session, tmp_path, stage):
+    from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
+
+    stages = pipeline.Doubling(poison="i4" * (stage == "doubling")), pipeline.Second(poison="i4" * (stage == "second"))
+    items = [f"i{n}" for n in range(8)]
+    steps, events = run(pipeline, RayEngine("local"), Store(str(tmp_path)), items, 4, stages)
+    step = steps[0] if stage == "doubling" else steps[1]
+    assert step.manifest.counts["errors"] == {"crashed": 1}
+    assert step.manifest.places["i4"].outcome.error == "crashed"
+    assert steps[1].manifest.counts["asked"] == 8
+    tries = [e["items"] for e in events if e["event"] == "lost" and e["stage"] == stage]
+    assert tries[-2:] == [1, 1]
