@@ -96,7 +96,8 @@ def plan(
         return
     table = Table(title=f"{loaded.name}, in {made.store.path()}", title_justify="left", box=None)
     for column in ("stage", "status", "items", "there", "missing", "failed", "why"):
-        table.add_column(column, justify="right" if column in ("items", "there", "missing", "failed") else "left")
+        right = column in ("items", "there", "missing", "failed")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in stages:
         shown = ("stage", "status", "items", "reused", "missing", "failed", "why")
         table.add_row(*("" if row[name] is None else str(row[name]) for name in shown))

@@ -1,6 +1,7 @@
 """What a run tells while it goes: `events.jsonl` always, bars on a terminal, plain lines elsewhere."""
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class EventLog:
 @dataclass
 class _Stage:
     total: int
-    began: float
+    began: float = math.inf  # when its first unit began, seconds since the epoch
     done: int = 0
     failed: int = 0
     told: float = 0.0
@@ -57,7 +58,7 @@ class _Stage:
 
     @property
     def rate(self) -> float:
-        return self.done / max(1e-9, time.monotonic() - self.began)
+        return self.done / max(1e-9, time.time() - self.began)
 
 
 class Reporter:
@@ -92,15 +93,18 @@ class Reporter:
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def event(self, event: str, *, stage: str, items: int, failed: int = 0, why: str = "", **_: Any) -> None:
+    def event(
+        self, event: str, *, stage: str, items: int, failed: int = 0, why: str = "", began: float = math.inf, **_: Any
+    ) -> None:
         if event == "queued":
-            state = self._stages[stage] = _Stage(items, time.monotonic())
+            state = self._stages[stage] = _Stage(items)
             if self._bars:
                 state.bar = self._bars.add_task(stage, total=items, rate="", failed="")
         elif event == "finished":
             state = self._stages[stage]
             state.done += items
             state.failed += failed
+            state.began = min(state.began, began)
             self._show(stage, state)
         elif event == "lost":
             self.say(f"{stage}: lost {items} items, {why}; trying again")

@@ -1,5 +1,6 @@
 """Which model a stage uses, and the one copy of it that a worker process keeps."""
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,9 @@ class ModelSpec:
 
 @lru_cache(maxsize=1)
 def _load(spec: ModelSpec, device: str) -> "Clip2Video":
+    # Asks MKL for the same bits whatever the number of threads, so that who computes a shard does not matter. It
+    # counts only if it is said before the first product, and costs nothing that could be measured.
+    os.environ.setdefault("MKL_CBWR", "AUTO")
     import torch
 
     from clip2video_pipe.models.weights import load_model

@@ -1,5 +1,6 @@
 """What all tests share: a home of their own, one Ray for the session, and a small dataset."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -24,8 +25,12 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def golden():
-    return GOLDEN
+def golden_inputs():
+    """The module that makes the golden figures' inputs, and whole models' weights, from names and shapes."""
+    spec = importlib.util.spec_from_file_location("golden_inputs", GOLDEN / "inputs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

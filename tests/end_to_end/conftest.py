@@ -35,11 +35,17 @@ class Project:
     """A config over the clips with a store of its own."""
 
     def __init__(self, folder: Path, clips: Path, capsys):
+        folder.mkdir(exist_ok=True)
         self.folder = folder
+        self._clips = clips
         self.store = folder / "artifacts"
         self.config = folder / "small.yaml"
         self.config.write_text(CONFIG.format(clips=clips, store=self.store))
         self._capsys = capsys
+
+    def elsewhere(self, folder: Path) -> "Project":
+        """The same config with another store."""
+        return Project(folder, self._clips, self._capsys)
 
     def command(self, *words):
         """Exit code, output and messages of a command on the config."""

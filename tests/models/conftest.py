@@ -1,6 +1,5 @@
 """The golden model, small, with weights from tests/golden/inputs.py, and what the original says of it."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from functools import cache
@@ -20,17 +19,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ClipSize(224, 32, 64, 2, 512, 77, 640, 512, 8, 2)
 
 
-def _inputs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_inputs", GOLDEN / "inputs.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-INPUTS = _inputs()
-
-
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
     with np.load(GOLDEN / "model.npz") as file:
@@ -44,21 +32,22 @@ def token_cases() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def golden_pixels() -> Tensor:
+def golden_pixels(golden_inputs: ModuleType) -> Tensor:
     """float32 [5, 12, 3, 224, 224], normalised; padding frames are zero."""
-    return torch.from_numpy(INPUTS.frames())
+    return torch.from_numpy(golden_inputs.frames())
 
 
 @pytest.fixture(scope="session")
-def small_model() -> Callable[[Variant], Clip2Video]:
+def small_model(golden_inputs: ModuleType) -> Callable[[Variant], Clip2Video]:
     """Makes the golden model of a variant, in eval mode, once a session: leave its weights alone."""
-    return cache(golden_model)
 
+    @cache
+    def make(variant: Variant) -> Clip2Video:
+        with torch.device("meta"):
+            model = Clip2Video(SMALL, variant)
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        state = {name: torch.from_numpy(golden_inputs.array(name, shape)) for name, shape in shapes.items()}
+        model.load_state_dict(state, assign=True)
+        return model.eval()
 
-def golden_model(variant: Variant) -> Clip2Video:
-    with torch.device("meta"):
-        model = Clip2Video(SMALL, variant)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    state = {name: torch.from_numpy(INPUTS.array(name, shape)) for name, shape in shapes.items()}
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+    return make

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-MEDIA = Path(__file__).parents[3] / "shared" / "media"
 
 BITS = 9  # of a frame's number, one a block of a 3 x 3 board
 
 
 @pytest.fixture
-def real_clip():
-    """The path of a real clip; skips the test where they are not there."""
-
-    def find(name):
-        if not (MEDIA / name).exists():
-            pytest.skip(f"needs the real clip {MEDIA / name}")
-        return str(MEDIA / name)
-
-    return find
+def real_clip(media):
+    """Gives the path of a real clip."""
+    return lambda name: str(media / name)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """What the pictures look like: as the original's, which went through ffmpeg's JPEGs and Pillow."""
 
-import importlib.util
 import shutil
 import subprocess
 from fractions import Fraction
@@ -74,16 +73,9 @@ def test_pictures_are_the_originals(name, least, real_clip, tmp_path):
     assert psnr(clip.pictures, expected).mean() >= least
 
 
-def golden_inputs():
-    spec = importlib.util.spec_from_file_location("golden_inputs", GOLDEN / "inputs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("number", range(5))
-def test_resize_and_crop_are_the_originals(number, tmp_path):
-    picture = golden_inputs().image(number)
+def test_resize_and_crop_are_the_originals(number, tmp_path, golden_inputs):
+    picture = golden_inputs.image(number)
     height, width, _ = picture.shape
     path = tmp_path / "picture.mkv"
     with av.open(str(path), "w") as container:  # lossless, so that what is left is the scaling
