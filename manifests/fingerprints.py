@@ -4,8 +4,10 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO, Literal
 
 import pyarrow as pa
@@ -19,7 +21,7 @@ BLOCK = 1 << 16
 BLOCKS = 16
 SETTLED = 2.0  # seconds: a file changed as lately as this may change again within its time stamp's grain
 NAME = "fingerprints.parquet"
-COLUMNS = ("path", "extent", "size", "modified", "content")
+COLUMNS = ("path", "extent", "size", "modified", "changed", "content")
 
 
 def fingerprint(path: Path, extent: Extent) -> str:
@@ -47,42 +49,50 @@ class Fingerprints:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[tuple[str, str], tuple[int, int, str]] = {}
+        self._known: dict[tuple[bytes, str], tuple[int, int, int, str]] = {}
         self._changed = False
         if NAME in store.sizes():
             try:
                 table = pq.read_table(store.path(NAME), filesystem=store.fs)
                 columns = (table[name].to_pylist() for name in COLUMNS)
-                self._known = {(p, e): (s, m, c) for p, e, s, m, c in zip(*columns, strict=True)}
+                self._known = {(path, extent): tuple(said) for path, extent, *said in zip(*columns, strict=True)}
             except (OSError, KeyError, pa.ArrowException):
                 self._changed = True
 
     def of(self, paths: Sequence[Path], extent: Extent) -> list[str | OSError]:
         """Fingerprint of each file, or the error that reading it gave."""
         with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(lambda path: self._one(path, extent), paths))
+            return [f.result() if isinstance(f, Future) else f for f in [self._one(p, extent, pool) for p in paths]]
 
-    def _one(self, path: Path, extent: Extent) -> str | OSError:
+    def _one(self, path: Path, extent: Extent, pool: ThreadPoolExecutor) -> str | OSError | Future[str | OSError]:
         try:
             stat = path.stat()
-            key = (str(path.absolute()), extent)
-            known = self._known.get(key)
-            if known and known[:2] == (stat.st_size, stat.st_mtime_ns):
-                return known[2]
+        except (OSError, ValueError) as error:
+            return error if isinstance(error, OSError) else OSError(str(error))
+        if not S_ISREG(stat.st_mode):  # a pipe would be waited for, a device read without end
+            return OSError("it is a folder" if S_ISDIR(stat.st_mode) else "it is not a regular file")
+        key = (os.fsencode(path.absolute()), extent)
+        # A copy may bring size and time stamp along; the time of the last change it cannot.
+        mark = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        known = self._known.get(key)
+        return known[3] if known and known[:3] == mark else pool.submit(self._read, path, extent, key, mark)
+
+    def _read(self, path: Path, extent: Extent, key: tuple[bytes, str], mark: tuple[int, int, int]) -> str | OSError:
+        try:
             content = fingerprint(path, extent)
         except OSError as error:
             return error
-        if time.time() - stat.st_mtime > SETTLED:
-            self._known[key] = (stat.st_size, stat.st_mtime_ns, content)
+        if time.time() - max(mark[1:]) / 1e9 > SETTLED:
+            self._known[key] = (*mark, content)
             self._changed = True
         return content
 
     def save(self) -> None:
-        """Write what was learnt, if anything was."""
+        """Write what was learnt, if anything was and it can be written."""
         if not self._changed:
             return
         rows = [(*key, *value) for key, value in sorted(self._known.items())]
         table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(COLUMNS)})
-        with self._store.writing(NAME) as sink:
+        with suppress(OSError), self._store.writing(NAME) as sink:
             pq.write_table(table, sink, compression="zstd")
         self._changed = False

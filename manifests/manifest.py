@@ -24,6 +24,7 @@ from clip2video_pipe.manifests.shards import (
 from clip2video_pipe.manifests.store import Store, StoreError
 
 ROOT = "manifests"
+PASSING = frozenset({"missing", "out-of-memory"})  # failures of the moment, not of the item: the next run tries again
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,22 @@ class Manifest:
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
         """All rows at once, for stages whose rows are small."""
-        return pa.concat_tables(self.rows(columns))
+        return next(self.rows(columns, chunk=max(1, len(self.places))))
 
-    def is_whole(self) -> bool:
-        """Whether each of its shards lies in the store in the size it was written."""
+    def damaged(self) -> int:
+        """How many of its shards do not lie in the store in the size that they were written."""
         sizes = shard_sizes(self.store, self.stage, self.key)
-        return all(sizes.get(name) == said["bytes"] for name, said in self.info["shards"].items())
+        return sum(sizes.get(name) != said["bytes"] for name, said in self.info["shards"].items())
+
+    def is_final(self) -> bool:
+        """Whether none of its failures was PASSING."""
+        return not PASSING & self.counts["errors"].keys()
 
 
 def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
     """The manifest of this hash; None where it is not there, or not all of it."""
     info = store.read_json(ROOT, stage, manifest_hash, "manifest.json")
-    if not isinstance(info, dict) or not {"key", "counts", "shards"} <= info.keys():
+    if not isinstance(info, dict) or not {"key", "counts", "shards", "params", "inputs"} <= info.keys():
         return None
     return Manifest(store, stage, manifest_hash, info)
 
@@ -150,13 +155,16 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
 def known_places(store: Store, stage: str, key: str) -> dict[str, Place]:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
+    Items whose failure was PASSING count as not there.
+
     Manifests answer for the shards they name; the others (of runs that were killed) are opened. Where an item lies in
     several shards, an `ok` row wins over a failed one, then the shard whose name comes first.
     """
     sizes = shard_sizes(store, stage, key)
     found: dict[str, Place] = {}
     known: set[str] = set()
-    for manifest in _manifests(store, stage, key):
+    # The largest first: it mostly answers for the shards of all the others.
+    for manifest in sorted(_manifests(store, stage, key), key=lambda m: -int(m.counts["asked"])):
         shards = manifest.info["shards"]
         fresh = {n for n, said in shards.items() if n not in known and sizes.get(n) == said["bytes"]}
         if not fresh:
@@ -189,6 +197,8 @@ def _manifests(store: Store, stage: str, key: str | None = None) -> list[Manifes
 def _add(found: dict[str, Place], places: Mapping[str, Place]) -> None:
     for item, place in places.items():
         other = found.get(item)
+        if place.outcome.error in PASSING:
+            continue
         if other is None or _worth(place) < _worth(other):
             found[item] = place
 

@@ -110,8 +110,7 @@ class ShardWriter:
         done = len(self._outcomes)
         if tuple(table["item"].to_pylist()) != self._items[done : done + table.num_rows]:
             raise StoreError(f"stage {self._stage} gave rows for other items than it was asked for")
-        columns = (table[name].to_pylist() for name in ITEM_COLUMNS[1:])
-        self._outcomes += (Outcome(*row) for row in zip(*columns, strict=True))
+        self._outcomes += outcomes_of(table)
         self._writer.write_table(table.cast(self._schema), row_group_size=max(1, table.num_rows))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -141,8 +140,8 @@ def read_shard(store: Store, stage: str, key: str, name: str) -> dict[str, Place
     items = table["item"].to_pylist()
     if keys.shard_name(key, items) != name:
         return None
-    outcomes = (Outcome(*row) for row in zip(*(table[c].to_pylist() for c in ITEM_COLUMNS[1:]), strict=True))
-    return {item: Place(name, row, outcome) for row, (item, outcome) in enumerate(zip(items, outcomes, strict=True))}
+    places = enumerate(zip(items, outcomes_of(table), strict=True))
+    return {item: Place(name, row, outcome) for row, (item, outcome) in places}
 
 
 def read_rows(
@@ -156,23 +155,24 @@ def read_rows(
 ) -> Iterator[pa.Table]:
     """Rows at `places` (shard, row), in that order, in tables of `chunk` rows; holds one row group besides.
 
-    Raises StoreError, naming the file, when a shard is gone, cut short or fails its checksums.
+    Within a table each row group is read once, whatever the order. Raises StoreError, naming the file, when a shard
+    is gone, cut short or fails its checksums.
     """
-    waiting: list[pa.Table] = []
-    rows = 0
-    for piece in _pieces(store, stage, key, places, columns):
-        waiting.append(piece)
-        rows += piece.num_rows
-        while rows >= chunk:
-            table = pa.concat_tables(waiting)
-            yield table.slice(0, chunk)
-            waiting, rows = [table.slice(chunk)], rows - chunk
-    if rows:
-        yield pa.concat_tables(waiting)
+    waiting = iter(places)
+    while block := list(itertools.islice(waiting, chunk)):
+        order = sorted(range(len(block)), key=block.__getitem__)
+        pieces = _pieces(store, stage, key, [block[at] for at in order], columns)
+        table = pa.concat_tables(pieces)
+        if order != list(range(len(block))):
+            back = [0] * len(order)
+            for position, at in enumerate(order):
+                back[at] = position
+            table = table.take(back)
+        yield table
 
 
 def _pieces(
-    store: Store, stage: str, key: str, places: Iterable[tuple[str, int]], columns: list[str] | None
+    store: Store, stage: str, key: str, places: Sequence[tuple[str, int]], columns: list[str] | None
 ) -> Iterator[pa.Table]:
     """Rows at `places`, cut where the shard or the row group changes."""
     for name, in_shard in itertools.groupby(places, key=lambda place: place[0]):
@@ -215,6 +215,12 @@ def _damaged(store: Store, stage: str, key: str, name: str, error: Exception) ->
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def outcomes_of(table: pa.Table) -> list[Outcome]:
+    """The outcome of each row of a table of the store."""
+    columns = (table[name].to_pylist() for name in ITEM_COLUMNS[1:])
+    return [Outcome(*row) for row in zip(*columns, strict=True)]
 
 
 def failed_table(schema: pa.Schema, items: Sequence[str], error: str, message: str) -> pa.Table:

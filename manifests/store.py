@@ -23,13 +23,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        if "://" in url:
-            try:
+        try:
+            if "://" in url:
                 self.fs, self.base = pafs.FileSystem.from_uri(url)
-            except (pa.ArrowException, OSError) as error:
-                raise StoreError(f"store {url!r} cannot be opened: {error}") from error
-        else:
-            self.fs, self.base = pafs.LocalFileSystem(), str(Path(url).absolute())
+            else:
+                self.fs, self.base = pafs.LocalFileSystem(), str(Path(url).absolute())
+                self.fs.get_file_info(self.base)  # names that cannot be said to a file system end here
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StoreError(f"store {url!r} cannot be opened: {error}") from error
         self.local = isinstance(self.fs, pafs.LocalFileSystem)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:

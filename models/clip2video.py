@@ -12,9 +12,6 @@ from clip2video_pipe.models.clip import Clip
 from clip2video_pipe.models.presets import ClipSize, Variant
 from clip2video_pipe.models.transformer import Transformer
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue between 0 and 1 (reference 3)
-PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-
 
 class Clip2Video(nn.Module):
     """CLIP and the temporal modules that `variant` uses, no others, under the original's names (reference
@@ -78,7 +75,7 @@ class Clip2Video(nn.Module):
         if len(counts) == 0 or sum(counts) != len(pictures):
             raise ValueError(f"counts {list(counts)} add up to {sum(counts)}, but there are {len(pictures)} pictures")
 
-        vectors = self.clip.visual(normalise_pictures(pictures))  # [N, D]
+        vectors = self.clip.visual.embed(pictures)  # [N, D]
         lengths = torch.tensor(list(counts), device=vectors.device)  # [B]
         mask = torch.arange(max_frames, device=vectors.device) < lengths[:, None]  # [B, L]
         if bool(mask.all()):
@@ -155,10 +152,3 @@ class Clip2Video(nn.Module):
             return temporal.squash(temporal.differences(frames) @ self.frame2t_projection, self.trans_layernorm)
         positions = self.frame_position_embeddings.weight  # [P, D]
         return temporal.attention_differences(frames, mask, positions, self.frame2t_attention, self.trans_layernorm)
-
-
-def normalise_pictures(pictures: Tensor) -> Tensor:
-    """Pixels float32 [N, 3, S, S] as CLIP expects them, of uint8 RGB [N, S, S, 3] (reference 3)."""
-    mean = torch.tensor(PIXEL_MEAN, device=pictures.device)  # [3]
-    deviation = torch.tensor(PIXEL_DEVIATION, device=pictures.device)  # [3]
-    return ((pictures.float() / 255 - mean) / deviation).permute(0, 3, 1, 2)  # [N, 3, S, S]

@@ -27,7 +27,9 @@ CACHED_WORDS = 50_000
 
 def clean(text: str) -> str:
     """`text` as CLIP reads it: encoding repaired, HTML entities resolved, single spaces, lower case."""
-    unescaped = html.unescape(html.unescape(ftfy.fix_text(text)))
+    # Printable ASCII without entities has nothing to repair, and is what most captions are.
+    plain = text.isascii() and text.isprintable() and "&" not in text
+    unescaped = text if plain else html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(unescaped.split()).lower()
 
 

@@ -2,9 +2,10 @@
 
 An archive is a zip: `data.pkl` (the modules' attributes, pickled), `data/N` (the bytes of storage N, not
 compressed) and `code/` (the classes as text, which name their parameters and buffers). `torch.jit.load` would
-compile that code.
+compile that code. Bytes are mapped, not read: the file must not be written into while its tensors are in use.
 """
 
+import mmap
 import pickle
 import re
 import zipfile
@@ -43,10 +44,11 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     Raises pickle.UnpicklingError if the file asks for anything but tensors, modules and plain values, and the
     errors of zipfile and torch if it is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)  # the tensors keep it open
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
         with archive.open(root + "data.pkl") as file:
-            model = _Reader(file, archive, root).load()
+            model = _Reader(file, archive, root, mapped).load()
     if not isinstance(model, _Module):
         raise pickle.UnpicklingError("the archive holds no module")
     return dict(_tensors(model, ""))
@@ -74,9 +76,9 @@ def _tensors(module: _Module, prefix: str) -> list[tuple[str, Tensor]]:
 class _Reader(pickle.Unpickler):
     """An unpickler that knows tensors, TorchScript's classes by name, and typed lists; it imports nothing."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, file: Any, archive: zipfile.ZipFile, root: str, mapped: mmap.mmap) -> None:
         super().__init__(file)
-        self.archive, self.root = archive, root
+        self.archive, self.root, self.mapped = archive, root, mapped
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -92,16 +94,25 @@ class _Reader(pickle.Unpickler):
             return DTYPES[name]
         if f"{module}.{name}" in known:
             return known[f"{module}.{name}"]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights do not need")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, count = pid
         if key not in self.storages:
-            data = bytearray(self.archive.read(f"{self.root}data/{key}"))
-            self.storages[key] = (
-                torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
-            )
+            self.storages[key] = self._storage(self.archive.getinfo(f"{self.root}data/{key}"), dtype, count)
         return self.storages[key]
+
+    def _storage(self, entry: zipfile.ZipInfo, dtype: torch.dtype, count: int) -> Tensor:
+        if count <= 0:
+            return torch.empty(0, dtype=dtype)
+        if entry.compress_type != zipfile.ZIP_STORED or count * dtype.itemsize > entry.file_size:
+            raise pickle.UnpicklingError(f"{entry.filename} is compressed or shorter than its tensor")
+        header = self.mapped[entry.header_offset : entry.header_offset + 30]
+        # After 30 bytes come the name and padding, whose lengths are the last two of the header's numbers.
+        start = (
+            entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+        )
+        return torch.frombuffer(self.mapped, dtype=dtype, count=count, offset=start)
 
     def _saved_names(self, module: str, name: str) -> frozenset[str]:
         """The attributes that a class's text calls parameters or buffers: what a state dict would hold."""

@@ -41,7 +41,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer with the norms before attention and MLP."""
+    """One layer with the norms before attention and MLP.
+
+    Attention and MLP may be cast to a lower precision: tokens and norms stay as they are.
+    """
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -51,8 +54,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
-        x = x + self.attn(self.ln_1(x), bias, causal)  # [B, T, D]
-        out: Tensor = x + self.mlp(self.ln_2(x))  # [B, T, D]
+        low = self.mlp.c_fc.weight.dtype
+        x = x + self.attn(self.ln_1(x).to(low), bias, causal)  # [B, T, D]
+        out: Tensor = x + self.mlp(self.ln_2(x).to(low))  # [B, T, D]
         return out
 
 

@@ -1,6 +1,7 @@
-"""The command line: `clip2video-pipe run | plan | status | make-clips`."""
+"""The command line: `clip2video-pipe run | plan | status | make-clips | weights`."""
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +13,16 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from clip2video_pipe.manifests.store import StoreError
-from clip2video_pipe.models.errors import WeightsError
+from clip2video_pipe.models.errors import DeviceError, WeightsError
 from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.config import Config, load_config
-from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.run import Result
 from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.status import last_run
+from clip2video_pipe.pipeline.weights_commands import weights
 
 
 class Commands(TyperGroup):
@@ -29,9 +31,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (RequestError, WeightsError) as error:
+        except (RequestError, WeightsError, DeviceError) as error:
             code, message = errors.BAD_REQUEST, str(error)
-        except (StoreError, OSError) as error:
+        except (StoreError, EngineError, OSError) as error:
             code, message = errors.FAULT, str(error)
         except KeyboardInterrupt:
             code, message = errors.INTERRUPTED, "stopped; finished shards are kept, and the same command goes on"
@@ -46,6 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Videos and captions to embeddings, a similarity matrix and retrieval metrics, each stage cached.",
 )
+
+app.add_typer(weights, name="weights")
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")]
 Overrides = Annotated[
@@ -107,7 +111,7 @@ def plan(
 @app.command()
 def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show how the last run of a config went, or how far it is."""
-    loaded = _load(config, overrides, None)
+    loaded = load_config(config, overrides or [], files=False)
     found = last_run(open_store(loaded), loaded.name)
     if as_json:
         _print_json(found)
@@ -221,12 +225,21 @@ def _complain(message: str) -> None:
     typer.echo(f"clip2video-pipe: {message}", err=True)
 
 
+def _interrupted(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # whatever Ray is in the middle of, the next one is not waited for
+    raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit code."""
+    """Run the command line and give its exit code. Ctrl-C stops in order; a second one leaves at once."""
+    before = {number: signal.signal(number, _interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app(args=argv, prog_name="clip2video-pipe")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else errors.DONE
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return errors.DONE
 
 

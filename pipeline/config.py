@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clip2video_pipe.models.errors import WeightsError
 from clip2video_pipe.models.presets import PRESETS, Variant
+from clip2video_pipe.models.sources import PUBLISHED, find_clip, tensor_files
 from clip2video_pipe.pipeline.errors import RequestError
 
 Key = tuple[str | int, ...]
@@ -50,7 +52,7 @@ class ModelSettings(Settings):
     """The model: sizes, variant and weights (reference 6-18)."""
 
     preset: str
-    clip: str | None = None  # CLIP's weights
+    clip: str | None = None  # CLIP's weights: a file, a Hugging Face folder, or a published name (ViT-B/32)
     checkpoint: str | None = None  # a trained CLIP2Video
     seed: int | None = Field(default=None, ge=0, lt=2**63)  # untrained weights from this seed, in place of files
     temporal: Literal["mean", "transformer", "tdb"] = "tdb"
@@ -71,9 +73,10 @@ class ModelSettings(Settings):
 
 
 class EmbedSettings(Settings):
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_frames: int = Field(default=256, ge=1)  # pictures that a model sees at a time
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
+    compile: bool = False  # torch.compile, on a GPU
 
 
 class ScoreSettings(Settings):
@@ -99,8 +102,8 @@ class Config(Settings):
     run: RunSettings = RunSettings()
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config; `overrides` are `a.b=value`, their values YAML.
+def load_config(path: Path, overrides: Sequence[str] = (), *, files: bool = True) -> Config:
+    """Read a config; `overrides` are `a.b=value`, their values YAML; `files`: whether those it names must be there.
 
     Raises RequestError, one line that names the key, the line of the file and, for an unknown key, the nearest known.
     """
@@ -116,7 +119,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(source.values)
     except ValidationError as error:
         raise RequestError(_explain(error, source)) from error
-    _check_files(config, source)
+    if files:
+        _check_files(config, source)
     _check_sense(config, source)
     return config
 
@@ -185,13 +189,17 @@ def _explain(error: ValidationError, source: _Source) -> str:
     problems = error.errors(include_url=False)
     # An unknown key often explains the others (the right one is then missing), so it is told first.
     problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
-    key = tuple(part for part in problem["loc"] if part not in ("table", "folder") or problem["loc"][0] != "dataset")
+    key = problem["loc"]
+    if key[:1] == ("dataset",):
+        key = (key[0], *key[2:])  # pydantic puts the kind between
     place, said = source.place(key), _dotted(key)
     match problem["type"]:
         case "extra_forbidden":
             text = f"{said}: unknown key{_nearest(str(key[-1]), _known(key[:-1], source.values))}"
         case "missing":
             text = f"{said}: is missing"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            text = f"{said}: is {problem['input']!r}; it has to hold settings"
         case "union_tag_not_found":
             text = f"{said}.kind: is missing; one of 'table', 'folder'"
         case "union_tag_invalid":
@@ -240,9 +248,13 @@ def _check_files(config: Config, source: _Source) -> None:
     need(("dataset", "path"), config.dataset.path, "file" if config.dataset.kind == "table" else "folder")
     if isinstance(config.dataset, TableDataset):
         need(("dataset", "root"), config.dataset.root, "folder")
-    for name, path in (("clip", config.model.clip), ("checkpoint", config.model.checkpoint)):
-        if path is not None:
-            need(("model", name), path, "file")
+    if config.model.clip is not None:
+        try:
+            tensor_files(find_clip(config.model.clip))
+        except WeightsError as error:
+            raise RequestError(f"{source.place(('model', 'clip'))}: model.clip: {error}") from error
+    if config.model.checkpoint is not None:
+        need(("model", "checkpoint"), config.model.checkpoint, "file")
     if "://" not in config.store and Path(config.store).exists():
         need(("store",), config.store, "folder")
 
@@ -257,6 +269,9 @@ def _check_sense(config: Config, source: _Source) -> None:
     if model.preset not in PRESETS:
         raise wrong(("model", "preset"), f"is {model.preset!r}{_nearest(model.preset, PRESETS)}")
     size = PRESETS[model.preset]
+    if model.clip in PUBLISHED and PUBLISHED[model.clip].preset != model.preset:
+        right = PUBLISHED[model.clip].preset
+        raise wrong(("model", "preset"), f"is {model.preset!r}, but {model.clip} is {right}: set model.preset: {right}")
     try:
         model.variant  # noqa: B018 - it checks itself
     except ValueError as error:

@@ -7,5 +7,9 @@ TOO_MANY_FAILURES = 3
 INTERRUPTED = 130
 
 
+class EngineError(Exception):
+    """The engine cannot do its work, and no item is to blame: one line."""
+
+
 class RequestError(Exception):
     """What was asked for cannot be: one line with the thing, the value and the way out."""

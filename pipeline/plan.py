@@ -13,6 +13,8 @@ from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.manifest import Manifest, StageIdentity, commit, known_places, latest, load
 from clip2video_pipe.manifests.shards import Place
 from clip2video_pipe.manifests.store import Store, StoreError
+from clip2video_pipe.models.precision import best_precision
+from clip2video_pipe.models.sources import find_clip, tensor_files
 from clip2video_pipe.pipeline.config import Config, FolderDataset
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.stages.base import Stage
@@ -40,11 +42,13 @@ class Step:
     stage: Stage | None = None  # None: the rows are the driver's own listing
     manifest: Manifest | None = field(init=False)
     cached: bool = field(init=False)  # whether its manifest was there before this run
+    damaged: int = field(init=False)  # shards that a manifest names and the store lacks
 
     def __post_init__(self) -> None:
         found = load(self.store, self.name, self.hash)
-        self.manifest = found if found and found.is_whole() else None
-        self.cached = self.manifest is not None
+        self.damaged = found.damaged() if found else 0
+        self.cached = found is not None and not self.damaged and found.is_final()
+        self.manifest = found if self.cached else None
 
     @property
     def name(self) -> str:
@@ -82,8 +86,10 @@ class Step:
         """Why its missing items are missing, in words."""
         if not self.missing:
             return "" if self.cached else "its items are there, from other runs"
+        if self.damaged:
+            return f"{self.damaged} of its shards are gone or damaged"
         if len(self.missing) < len(self.items):
-            return f"{len(self.missing)} of its items are new, or did not get done"
+            return f"{len(self.missing)} of its items are new, or were not finished"
         other = latest(self.store, self.name, exclude=self.identity.key)
         if other is None:
             return "never run in this store"
@@ -120,7 +126,6 @@ class Plan:
     store: Store
     dataset: Dataset
     listing: Listing
-    fingerprints: Fingerprints
     videos: Step
     frames: Step
     video_embeddings: Step
@@ -147,13 +152,14 @@ class Plan:
             {item: place.outcome for item, place in self.video_embeddings.places.items()},
             {item: place.outcome for item, place in self.caption_embeddings.places.items()},
         )
+        model = self.config.model
         inputs = (self.videos, self.captions, self.video_embeddings, self.caption_embeddings)
         stage = Similarity(
             entrants=who.digest,
-            center_weight=self.config.model.center_weight,
+            center_weight=model.center_weight if model.alignment != "none" else 1.0,
             top_k=self.config.score.top_k,
             save_matrix=self.config.score.save_matrix,
-            store=self.store.path(),
+            store=self.store,
             manifests={step.name: step.hash for step in inputs},
             widest=max(len(who.videos), len(who.captions), 1),
             inputs={step.name: step.identity.key for step in inputs[2:]},
@@ -171,15 +177,23 @@ class Plan:
         ]
 
 
-def make_plan(config: Config) -> Plan:
-    """Read the dataset and the store. Raises RequestError."""
+def make_plan(config: Config, *, remember: bool = False) -> Plan:
+    """Read the dataset and the store; with `remember`, write down the fingerprints, and nothing else.
+
+    Raises RequestError, or WeightsError where weights are not there any more.
+    """
     store = open_store(config)
     dataset = read_dataset(config)
     fingerprints = Fingerprints(store)
     extent = config.dataset.digest
-    listing = list_dataset(dataset, fingerprints, extent)
-    model = _model(config, fingerprints)
-    precision = "float32"
+    try:
+        listing = list_dataset(dataset, fingerprints, extent)
+        model = _model(config, fingerprints)
+    finally:
+        if remember:
+            fingerprints.save()  # a large corpus takes long to read: what was read stays known if the rest fails
+    embed = config.embed
+    precision = best_precision(embed.device) if embed.precision == "auto" else embed.precision
     size = model.size.image_size
     frames = Frames(
         sampling=Sampling(
@@ -195,12 +209,17 @@ def make_plan(config: Config) -> Plan:
         model=model,
         max_frames=config.sampling.max_frames,
         precision=precision,
-        batch_frames=config.embed.batch_frames,
-        device=config.embed.device,
+        batch_frames=embed.batch_frames,
+        device=embed.device,
+        compiled=embed.compile,
         inputs={"frames": frames.identity.key},
     )
     captions = CaptionEmbeddings(
-        model=model, max_words=config.model.max_words, precision=precision, device=config.embed.device
+        model=model,
+        max_words=config.model.max_words,
+        precision=precision,
+        device=embed.device,
+        compiled=embed.compile,
     )
     described = bool(listing.captions.num_rows)
     return Plan(
@@ -208,7 +227,6 @@ def make_plan(config: Config) -> Plan:
         store=store,
         dataset=dataset,
         listing=listing,
-        fingerprints=fingerprints,
         videos=_listed(store, "videos", listing.videos, {"digest": extent}),
         frames=Step(store, frames.identity, list(listing.sources), frames),
         video_embeddings=Step(store, videos.identity, list(listing.sources), videos),
@@ -243,22 +261,33 @@ def _listed(store: Store, name: str, table: pa.Table, params: dict[str, Any]) ->
 
 def _model(config: Config, fingerprints: Fingerprints) -> ModelSpec:
     model = config.model
+    weights: dict[str, Path] = {}
+    if model.clip is not None:
+        weights["clip"] = find_clip(model.clip).absolute()
+    if model.checkpoint is not None:
+        weights["checkpoint"] = Path(model.checkpoint).absolute()
     if model.seed is not None:
         said: dict[str, Any] = {"untrained": model.seed, "preset": model.preset}
     else:
         said = {}
-        for name in ("clip", "checkpoint"):
-            path = getattr(model, name)
-            if path is not None:
-                [content] = fingerprints.of([Path(path)], "full")
-                if isinstance(content, OSError):
-                    raise RequestError(f"model.{name}: {path!r}: {content.strerror}")
-                said[name] = content
+        for name, path in weights.items():
+            said[name] = _contents(name, path, fingerprints)
     return ModelSpec(
         preset=model.preset,
         variant=model.variant,
         digest=keys.digest(said),
-        clip=model.clip and str(Path(model.clip).absolute()),
-        checkpoint=model.checkpoint and str(Path(model.checkpoint).absolute()),
+        clip=str(weights["clip"]) if "clip" in weights else None,
+        checkpoint=str(weights["checkpoint"]) if "checkpoint" in weights else None,
         seed=model.seed,
     )
+
+
+def _contents(name: str, path: Path, fingerprints: Fingerprints) -> str | list[str]:
+    """Digest of the tensors of `model.clip` or `model.checkpoint`; of each file's, where they are in several."""
+    files = tensor_files(path)
+    digests: list[str] = []
+    for file, content in zip(files, fingerprints.of(files, "full"), strict=True):
+        if isinstance(content, OSError):
+            raise RequestError(f"model.{name}: {str(file)!r}: {content.strerror or content}") from content
+        digests.append(content)
+    return digests[0] if len(digests) == 1 else digests

@@ -52,7 +52,7 @@ class Result:
 
 def run(config: Config, reporter: Reporter) -> Result:
     """Run a config to its end. Raises RequestError, StoreError, or what a stage raised; what is done is kept."""
-    plan = make_plan(config)
+    plan = make_plan(config, remember=True)
     for note in plan.dataset.notes:
         reporter.say(note)
     run_parts = (RUNS, config.name, _stamp())
@@ -77,7 +77,6 @@ def run(config: Config, reporter: Reporter) -> Result:
         log.add("done")
     finally:
         log.close()
-        plan.fingerprints.save()
     return result
 
 
@@ -152,15 +151,24 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
 
     decode = _job(plan.frames, files)
     embed = _job(plan.video_embeddings, stored_frames, decode)
-    read = _job(plan.caption_embeddings, captions) if plan.caption_embeddings else None
+    read = None
+    if plan.caption_embeddings:
+        # Shorter ones first, so that captions of like length share a shard and with it a batch.
+        read = _job(plan.caption_embeddings, captions, order=lambda item: len(texts[item]))
     return [job for job in (decode, embed, read) if job]
 
 
-def _job(step: Step, feed: Any, source: Job | None = None) -> Job | None:
-    """What is to be done of a step; None where that is nothing."""
+def _job(
+    step: Step,
+    feed: Callable[[Sequence[str]], Feed],
+    source: Job | None = None,
+    order: Callable[[str], int] | None = None,
+) -> Job | None:
+    """What is to be done of a step, in the dataset's order or that of `order`; None where that is nothing."""
     if not step.missing:
         return None
-    return Job(_stage(step), step.missing, step.places, feed, source, completed=step.commit)
+    missing = sorted(step.missing, key=order) if order else step.missing
+    return Job(_stage(step), missing, step.places, feed, source, completed=step.commit)
 
 
 def _stage(step: Step) -> Any:

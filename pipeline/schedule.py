@@ -70,8 +70,9 @@ class Schedule:
         for job in self.jobs:
             self._ready[job] = deque()
             self._left[job] = len(job.missing)
-            for start in range(0, len(job.missing), self.shard_items):
-                unit = self._unit(job, job.missing[start : start + self.shard_items])
+            step = self.shard_items * job.stage.bulk
+            for start in range(0, len(job.missing), step):
+                unit = self._unit(job, job.missing[start : start + step])
                 if not unit.waits:
                     self._ready[job].append(unit)
         for job in self.jobs:
@@ -142,6 +143,7 @@ class Schedule:
             bytes=shard.size,
             began=done.began,
             ended=done.ended,
+            busy=round(done.busy, 4),
         )
         if not self._left[job]:
             job.completed()

@@ -49,6 +49,7 @@ class Done:
     shard: Shard
     began: float
     ended: float
+    busy: float = 0.0  # seconds in `process`
 
 
 def run_unit(
@@ -62,11 +63,14 @@ def run_unit(
 
     Raises StoreError when the store is at fault; what is wrong with an item is a failed row instead.
     """
-    began = time.time()
+    began, busy = time.time(), 0.0
     turn = turn or contextlib.nullcontext()
     with ShardWriter(store, stage.name, stage.identity.key, items, stage.schema) as writer:
         for table in feed.tables(store, stage.chunk):
+            loaded = stage.load(table)
             with turn:
-                rows = stage.process(table)
+                start = time.perf_counter()
+                rows = stage.process(loaded)
+                busy += time.perf_counter() - start
             writer.write(rows)
-    return Done(writer.shard, began, time.time())
+    return Done(writer.shard, began, time.time(), busy)

@@ -25,6 +25,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]  # raised when the behaviour changes
     lane: ClassVar[Literal["task", "actor"]]  # an actor keeps what `setup` made; a task has nothing to keep
+    bulk: ClassVar[int] = 1  # so many times `run.shard_items` go into a shard: more for rows that cost little
 
     inputs: Mapping[str, str] = field(default_factory=dict, metadata={"keyed": False})  # keys of the stages it reads
 
@@ -39,6 +40,11 @@ class Stage(ABC):
         """How many rows `process` takes at a time; they become one row group."""
 
     @property
+    def wants_gpu(self) -> bool:
+        """Whether it computes on a GPU where there is one."""
+        return False
+
+    @property
     def weights(self) -> str | None:
         """Digest of the weights it uses."""
         return None
@@ -47,9 +53,17 @@ class Stage(ABC):
         """Make ready what all rows need; once a worker."""
         return
 
+    def use_threads(self, count: int) -> None:
+        """How many cores it may keep busy from now on."""
+        return
+
+    def load(self, table: pa.Table) -> Any:
+        """What `process` takes, of the rows read; other rows may be processed in the meantime."""
+        return table
+
     @abstractmethod
-    def process(self, table: pa.Table) -> pa.Table:
-        """Rows for the items of `table`, in its order. What is wrong with one item makes a failed row of it."""
+    def process(self, loaded: Any) -> pa.Table:
+        """Rows for the items loaded, in their order. What is wrong with one item makes a failed row of it."""
 
     def params(self) -> dict[str, Any]:
         """What changes its numbers, as JSON can say it."""

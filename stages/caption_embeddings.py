@@ -1,35 +1,32 @@
 """captions -> caption_embeddings: the global and the aligned vector of each caption."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
-from clip2video_pipe.stages.base import Stage, unkeyed
-from clip2video_pipe.stages.model import ModelSpec
-from clip2video_pipe.stages.video_embeddings import embedding_columns
-
-if TYPE_CHECKING:
-    from clip2video_pipe.models.clip2video import Clip2Video
+from clip2video_pipe.stages.batches import Batches, by_length
+from clip2video_pipe.stages.embedding import Embedding, embedding_columns, joined
 
 SOURCE = pa.schema([pa.field("item", pa.string()), pa.field("text", pa.string())])
+TOKENS = 4096  # of a batch, about: enough to fill a product, few enough to stay in a CPU's cache
 
 
 @dataclass(kw_only=True, eq=False)
-class CaptionEmbeddings(Stage):
-    """Embeds cleaned captions, cut to `max_words` tokens. Reads SOURCE rows: the item key and the text."""
+class CaptionEmbeddings(Embedding):
+    """Embeds cleaned captions, cut to `max_words` tokens. Reads SOURCE rows: the item key and the text.
+
+    Captions of like length share a batch, which is cut to its longest.
+    """
 
     name: ClassVar[str] = "caption_embeddings"
     version: ClassVar[int] = 1
-    lane: ClassVar[Literal["task", "actor"]] = "actor"
+    bulk: ClassVar[int] = 16
 
-    model: ModelSpec
     max_words: int
-    precision: str
-    device: str = unkeyed("auto")
 
     @property
     def schema(self) -> pa.Schema:
@@ -37,34 +34,40 @@ class CaptionEmbeddings(Stage):
 
     @property
     def chunk(self) -> int:
-        return 256
-
-    @property
-    def weights(self) -> str:
-        return self.model.digest
+        return 4096
 
     def params(self) -> dict[str, Any]:
         return {**super().params(), "model": self.model.alignment_params()}
 
     def setup(self) -> None:
+        super().setup()
         from clip2video_pipe.models.text import Tokenizer
 
-        self._model: Clip2Video = self.model.load(self.device)
         self._tokenizer = Tokenizer(self.model.size.vocab_size)
+        self._batches = Batches(TOKENS)
 
-    def process(self, table: pa.Table) -> pa.Table:
+    def process(self, loaded: pa.Table) -> pa.Table:
+        ids, mask = self._tokenizer.batch(loaded["text"].to_pylist(), self.max_words)
+        words = mask.sum(axis=1)
+        groups = by_length(words.tolist(), TOKENS)
+        vectors, aligned = joined([part for group in groups for part in self._embed(ids[group], mask[group])])
+        # From the order of the groups back to that of the rows.
+        back = np.argsort(np.concatenate(groups))
+        everywhere = np.ones(len(words), dtype=bool)
+        columns = embedding_columns(everywhere, vectors[back], None if aligned is None else aligned[back])
+        columns["words"] = pa.array(words, pa.int32())
+        columns["scale"] = pa.array([self._model.scale] * len(words), pa.float32())
+        outcomes = [Outcome(schemas.OK)] * len(words)
+        return outcome_table(self.schema, loaded["item"].to_pylist(), outcomes, columns)
+
+    def _embed(self, ids: np.ndarray, mask: np.ndarray) -> list[Any]:
         import torch
 
-        ids, mask = self._tokenizer.batch(table["text"].to_pylist(), self.max_words)
         device = self._model.device
         with torch.inference_mode():
-            vectors, aligned = self._model.embed_captions(
-                torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+            return self._batches.run(
+                len(ids),
+                lambda start, stop: self._model.embed_captions(
+                    torch.from_numpy(ids[start:stop]).to(device), torch.from_numpy(mask[start:stop]).to(device)
+                ),
             )
-        everywhere = np.ones(table.num_rows, dtype=bool)
-        columns = embedding_columns(
-            everywhere, vectors.cpu().numpy(), None if aligned is None else aligned.cpu().numpy()
-        )
-        columns["words"] = pa.array(mask.sum(axis=1), pa.int32())
-        columns["scale"] = pa.array([self._model.scale] * table.num_rows, pa.float32())
-        return outcome_table(self.schema, table["item"].to_pylist(), [Outcome(schemas.OK)] * table.num_rows, columns)

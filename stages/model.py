@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from clip2video_pipe.models.errors import DeviceError
+from clip2video_pipe.models.precision import Precision, prepare
 from clip2video_pipe.models.presets import PRESETS, ClipSize, Variant
 
 if TYPE_CHECKING:
@@ -41,13 +43,16 @@ class ModelSpec:
             "alignment": variant.alignment,
         }
 
-    def load(self, device: str) -> "Clip2Video":
-        """The model, ready to use on `device` (`auto`: a GPU where there is one). One copy a process."""
-        return _load(self, device)
+    def load(self, precision: Precision, device: str, compiled: bool) -> "Clip2Video":
+        """The model, ready to use on `device` (`auto`: a GPU where there is one). One copy a process.
+
+        `compiled`: through torch.compile, on a GPU; it takes a minute, and on a CPU the packed layers are faster.
+        """
+        return _load(self, precision, device, compiled)
 
 
 @lru_cache(maxsize=1)
-def _load(spec: ModelSpec, device: str) -> "Clip2Video":
+def _load(spec: ModelSpec, precision: Precision, device: str, compiled: bool) -> "Clip2Video":
     # Asks MKL for the same bits whatever the number of threads, so that who computes a shard does not matter. It
     # counts only if it is said before the first product, and costs nothing that could be measured.
     os.environ.setdefault("MKL_CBWR", "AUTO")
@@ -57,5 +62,10 @@ def _load(spec: ModelSpec, device: str) -> "Clip2Video":
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("embed.device is 'cuda', but torch sees no GPU here; use 'auto' or 'cpu'")
     model = load_model(spec.size, spec.variant, clip=spec.clip, checkpoint=spec.checkpoint, seed=spec.seed)
-    return model.to(device)
+    model = prepare(model, precision, device)
+    if compiled and model.device.type == "cuda":
+        model.clip.visual.compile(dynamic=True)
+    return model

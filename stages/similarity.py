@@ -16,7 +16,7 @@ from clip2video_pipe.stages import ranking
 from clip2video_pipe.stages.base import Stage, unkeyed
 
 SOURCE = pa.schema([pa.field("item", pa.string())])
-BLOCK_BYTES = 128 << 20  # of scores in memory at a time
+BLOCK_BYTES = 16 << 20  # of scores in memory at a time, and so of a row group
 
 TEXT_TO_VIDEO = "text_to_video"
 VIDEO_TO_TEXT = "video_to_text"
@@ -110,12 +110,13 @@ class Similarity(Stage):
     name: ClassVar[str] = "similarity"
     version: ClassVar[int] = 1
     lane: ClassVar[Literal["task", "actor"]] = "actor"
+    bulk: ClassVar[int] = 16
 
     entrants: str  # their digest
     center_weight: float
     top_k: int
     save_matrix: bool
-    store: str = unkeyed("")
+    store: Store = unkeyed(None)
     manifests: Mapping[str, str] = unkeyed(None)  # hashes of the four manifests it reads, by stage
     widest: int = unkeyed(1)  # members of the larger gallery
 
@@ -128,8 +129,7 @@ class Similarity(Stage):
         return min(1024, max(1, BLOCK_BYTES // (4 * self.widest)))
 
     def setup(self) -> None:
-        store = Store(self.store)
-        loaded = {stage: _load(store, stage, found) for stage, found in self.manifests.items()}
+        loaded = {stage: _load(self.store, stage, found) for stage, found in self.manifests.items()}
         who = entrants(
             loaded["videos"].table(),
             loaded["captions"].table(),

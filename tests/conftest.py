@@ -3,8 +3,13 @@
 import importlib.util
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import fsspec
+import pyarrow.fs as pafs
 import pytest
+
+from clip2video_pipe.manifests import store
 
 GOLDEN = Path(__file__).parent / "golden"
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -47,6 +52,36 @@ def ray_session(home):
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # The GPUs are pretended: Ray hands them out, and torch does not see them.
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=2, num_gpus=2, **quiet)
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """`s3://bucket/...` is kept in this process's memory: an object store to pyarrow, and nothing on the disk."""
+    memory = fsspec.filesystem("memory")
+    remote = pafs.PyFileSystem(pafs.FSSpecHandler(memory))
+
+    names = {name: getattr(pafs, name) for name in ("LocalFileSystem", "FileSelector")}
+    opened = SimpleNamespace(from_uri=lambda url: (remote, url.removeprefix("s3:/")))
+    monkeypatch.setattr(store, "pafs", SimpleNamespace(**names, FileSystem=opened))
+    yield memory
+    memory.rm("/bucket", recursive=True)
+
+
+@pytest.fixture(scope="session")
+def full_size_weights(tmp_path_factory, golden_inputs):
+    """A checkpoint of ViT-B/32's size, every value made from its name."""
+    import torch
+
+    from clip2video_pipe.models.clip2video import Clip2Video
+    from clip2video_pipe.models.presets import PRESETS, Variant
+
+    with torch.device("meta"):
+        shapes = {name: tuple(v.shape) for name, v in Clip2Video(PRESETS["vit-b-32"], Variant()).state_dict().items()}
+    path = tmp_path_factory.mktemp("weights") / "pytorch_model.bin.2"
+    torch.save({name: torch.from_numpy(golden_inputs.array(name, shape)) for name, shape in shapes.items()}, path)
+    return path

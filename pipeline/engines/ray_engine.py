@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import socket
 import threading
 import time
 import uuid
@@ -11,18 +13,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.engines.shares import Shares, share_out
+from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.schedule import Schedule, Unit
 from clip2video_pipe.pipeline.worker import Done, Feed, run_unit
 from clip2video_pipe.stages.base import Stage
 
 IN_HAND = 2  # units an actor has: it reads one while it computes the other
-CPUS_PER_ACTOR = 8  # at most, where there is no GPU: more threads than this wait for each other
 
 
+DEATHS = 3  # of an actor in a row, without an answer: then it is not the work that kills it
 DIED = "its worker died ({})"
 
 
@@ -38,9 +41,10 @@ class Actor:
         """Tells this process from the one that Ray starts in its place when it dies."""
         return self._life
 
-    def run(self, store: Store, stage: Stage, items: Sequence[str], feed: Feed) -> Done:
+    def run(self, store: Store, stage: Stage, items: Sequence[str], feed: Feed, threads: int) -> Done:
         key = stage.identity.key
         with self._turn:
+            stage.use_threads(threads)
             if key not in self._stages:
                 stage.setup()
                 self._stages = {k: s for k, s in self._stages.items() if s.name != stage.name} | {key: stage}
@@ -52,6 +56,17 @@ def run_task(store: Store, stage: Stage, items: Sequence[str], feed: Feed) -> Do
     return run_unit(store, stage, items, feed)
 
 
+def _check_reachable(address: str) -> None:
+    """Ray would try for a minute. Raises RequestError where nobody listens at a `host:port`."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(f"run.address: nobody answers at {address!r}: {error}") from error
+
+
 @dataclass(eq=False)
 class Slot:
     """An actor and the units it has in hand."""
@@ -60,6 +75,7 @@ class Slot:
     probe: Any  # a ping under way: until it answers the actor gets nothing; None when it has
     life: str = ""  # what it answered last
     units: dict[Any, Unit] = field(default_factory=dict)  # by reference to the result
+    deaths: int = 0  # since it last answered
     unsure: list[Unit] = field(default_factory=list)  # lost, or only not heard of: the next answer will tell
 
 
@@ -71,7 +87,7 @@ class RayEngine:
         self._started = False
         self._slots: list[Slot] = []
         self._tasks: dict[Any, Unit] = {}
-        self._decoders = 1
+        self._shares: Shares
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +116,8 @@ class RayEngine:
         if ray.is_initialized():
             return
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        _check_reachable(self._address)
+        terminated = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=self._address,
@@ -112,34 +130,43 @@ class RayEngine:
                 raise
             reason = str(error).splitlines()[0]
             raise RequestError(f"run.address: no Ray cluster at {self._address!r}: {reason}") from error
+        except BaseException:
+            ray.shutdown()  # stopped while it started: what has been started goes too
+            raise
         self._started = True
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)  # Ray puts in its own, which ends the process in a stack trace
 
     def _prepare(self, schedule: Schedule) -> None:
-        """Share the cluster out between decoders and actors; actors that are there stay as they are."""
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
-        decoding = schedule.has_work("task")
-        if not self._slots and schedule.has_work("actor"):
-            if gpus:
-                count, options = gpus, {"num_gpus": 1, "num_cpus": 1 if cpus > gpus else 0}
-            else:
-                free = cpus // 2 if decoding else cpus
-                count = max(1, free // CPUS_PER_ACTOR)
-                # On one CPU an actor that holds it would keep the decoder, and so itself, waiting for ever.
-                options = {"num_gpus": 0, "num_cpus": free // count}
-            remote = ray.remote(Actor).options(max_restarts=-1, max_task_retries=0, max_concurrency=IN_HAND, **options)
-            handles: list[Any] = [remote.remote() for _ in range(count)]
+        """Make actors, where there is first work for them; those that are there stay as they are."""
+        embedding = schedule.has_work("actor")
+        if not self._slots:
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+            wants_gpu = any(job.stage.wants_gpu for job in schedule.jobs)
+            self._shares = share_out(
+                max(1, int(resources.get("CPU", 1))),
+                int(resources.get("GPU", 0)) if wants_gpu else 0,
+                embedding=embedding,
+                decoding=schedule.has_work("task"),
+                one_machine=sum(node["Alive"] for node in nodes) == 1,
+            )
+            remote = ray.remote(Actor).options(
+                max_restarts=-1,
+                max_task_retries=0,
+                max_concurrency=IN_HAND,
+                num_cpus=self._shares.actor_cpus,
+                num_gpus=self._shares.actor_gpus,
+            )
+            handles: list[Any] = [remote.remote() for _ in range(self._shares.actors)]
             self._slots = [Slot(handle, handle.ping.remote()) for handle in handles]
-            self._decoders = max(1, cpus - count * int(options["num_cpus"]))
-        elif not self._slots:
-            self._decoders = cpus
-        schedule.lookahead = 2 * len(self._slots) + self._decoders
+        schedule.lookahead = 2 * len(self._slots) + self._shares.decoders
 
     def _dispatch(self, schedule: Schedule, store: Store) -> None:
         for _ in range(IN_HAND):  # one each before any has two
             for slot in self._slots:
                 self._fill(slot, schedule, store)
-        while len(self._tasks) < self._decoders and (unit := schedule.next("task")):
+        while len(self._tasks) < self._shares.decoders and (unit := schedule.next("task")):
             remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=unit.job.stage.name)
             self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed())] = unit
 
@@ -147,7 +174,8 @@ class RayEngine:
         if slot.probe or len(slot.units) >= IN_HAND or any(unit.alone for unit in slot.units.values()):
             return
         if unit := schedule.next("actor", idle=not slot.units):
-            ref = slot.handle.run.remote(store, unit.job.stage, unit.items, unit.feed())
+            threads = self._shares.threads if schedule.has_work("task") else self._shares.threads_alone
+            ref = slot.handle.run.remote(store, unit.job.stage, unit.items, unit.feed(), threads)
             slot.units[ref] = unit
 
     def _refs(self, slot: Slot) -> list[Any]:
@@ -172,17 +200,30 @@ class RayEngine:
 
     def _probed(self, slot: Slot, schedule: Schedule) -> None:
         """A restarting actor looks idle, so it gets work when it has answered; what it lost is charged if it died."""
-        life, why = "", DIED.format("it was started again")
+        why = ""
         try:
             life = ray.get(slot.probe)
+        except ActorUnavailableError:
+            life = None  # out of reach, for now: nobody knows
         except RayError as error:
-            why = DIED.format(type(error).__name__)
+            life, why = "", DIED.format(type(error).__name__)
+            slot.deaths += 1
+            if slot.deaths >= DEATHS:
+                reason = str(error).strip().splitlines()[-1]
+                raise EngineError(
+                    f"a Ray actor cannot be started ({reason}); is the package installed on each node?"
+                ) from error
+        if life:
+            slot.probe, slot.deaths = None, 0
+        else:
             time.sleep(0.1)
-        slot.probe = None if life else slot.handle.ping.remote()
+            slot.probe = slot.handle.ping.remote()
+        if life is None:
+            return
         unsure, slot.unsure = slot.unsure, []
         for unit in unsure:
             if life == slot.life:
                 schedule.release(unit)
             else:
-                schedule.lose(unit, why, time.time)
+                schedule.lose(unit, why or DIED.format("it was started again"), time.time)
         slot.life = life or slot.life

@@ -20,7 +20,7 @@ Rows = Iterator[tuple[str, Row]]  # each with the place it was read from
 
 
 def read_table(path: Path, root: Path) -> Dataset:
-    """Rows with `video` (a path, from `root` where relative), and `caption` or `captions`; see `docs/datasets.md`.
+    """Rows with `video` (a path, from `root` where relative), and `caption` or `captions`; see `docs/configuration.md`.
 
     Rows that name the same video and segment are one video with the captions of all. Without a `video_id` its id is
     the path as written, and the segment behind it (`#t=2.0,5.0`). Raises DatasetError, naming the row.
@@ -124,6 +124,8 @@ def _separated(delimiter: str) -> Callable[[Path], Rows]:
                     )
                 if any(value is None for value in row.values()):
                     raise DatasetError(f"{place}: has fewer fields than the first line")
+                if row.get("caption") == "":
+                    row["caption"] = None  # an empty cell: this row has none
                 if "captions" in row:
                     raise DatasetError(f"{path}: has a column 'captions'; here each caption is a row, in 'caption'")
                 yield place, row

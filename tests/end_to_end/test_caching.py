@@ -17,6 +17,7 @@ ALL = {"videos": 6, "captions": 12, "frames": 6, "video_embeddings": 6, "caption
         ("sampling.max_frames=3", {"frames", "video_embeddings", "similarity"}),
         ("model.max_words=8", {"caption_embeddings", "similarity"}),
         ("model.seed=1", {"video_embeddings", "caption_embeddings", "similarity"}),
+        ("embed.precision=float16", {"video_embeddings", "caption_embeddings", "similarity"}),
         ("score.top_k=3", {"similarity"}),
         ("run.shard_items=5", set()),
         ("embed.batch_frames=7", set()),

@@ -28,21 +28,6 @@ def test_a_folder_of_real_clips_is_embedded_or_accounted_for(project, media):
     assert coverage["ok"] >= 13
 
 
-@pytest.fixture(scope="module")
-def full_size_weights(tmp_path_factory, golden_inputs):
-    """A checkpoint of ViT-B/32's size, every value made from its name."""
-    import torch
-
-    from clip2video_pipe.models.clip2video import Clip2Video
-    from clip2video_pipe.models.presets import PRESETS, Variant
-
-    with torch.device("meta"):
-        shapes = {name: tuple(v.shape) for name, v in Clip2Video(PRESETS["vit-b-32"], Variant()).state_dict().items()}
-    path = tmp_path_factory.mktemp("weights") / "pytorch_model.bin.2"
-    torch.save({name: torch.from_numpy(golden_inputs.array(name, shape)) for name, shape in shapes.items()}, path)
-    return path
-
-
 def test_captions_of_real_clips_are_scored_at_full_size(project, media, full_size_weights):
     result = project.run(
         "--set", f"dataset={{kind: table, path: '{media}/captions.jsonl', root: '{media}'}}",

@@ -28,7 +28,7 @@ def test_scores_are_those_of_the_model_on_the_stored_frames(project):
     from clip2video_pipe.models.text import Tokenizer
     from clip2video_pipe.models.weights import load_model
 
-    result = project.run("--set", "model.center_weight=0.3")
+    result = project.run("--set", "model.center_weight=0.3", "--set", "embed.precision=float32")
     stored = tables(project, result)
     model = load_model(PRESETS["tiny"], Variant(), clip=None, checkpoint=None, seed=0)
     store = Store(str(project.store))
@@ -153,3 +153,46 @@ def test_frames_are_raw_and_in_small_row_groups(project):
     assert len(row["pictures"]) == len(row["times"]) == 4
     for group in range(file.metadata.num_row_groups):
         assert file.metadata.row_group(group).total_byte_size <= 16 << 20
+
+
+def test_a_clip_that_vanished_for_a_moment_is_tried_again(project, clips, tmp_path, monkeypatch):
+    """Gone between the plan and its turn: a failure of the moment, which the next run does not take from the store."""
+    from clip2video_pipe.stages import frames
+
+    lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    real = frames.decode
+
+    def vanished(path, *rest, **options):
+        return real(path + ".gone" if lines[2]["video"] in path else path, *rest, **options)
+
+    monkeypatch.setattr(frames, "decode", vanished)
+    code, out, _ = project.command("run", "--json")
+    assert code == 3
+    assert json.loads(out)["metrics"]["coverage"]["videos"]["errors"] == {"missing": 1}
+    monkeypatch.undo()
+    result = project.run()
+    assert result["stages"]["frames"]["computed"] == result["stages"]["video_embeddings"]["computed"] == 1
+    assert result["metrics"]["coverage"]["videos"]["ok"] == 6
+
+
+def test_names_that_are_not_text_are_decoded_and_named(project, clips, tmp_path):
+    import os
+
+    lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    folder = tmp_path / "odd names"
+    folder.mkdir()
+    for line, name in zip(lines, (b"a \xff b.mp4", b"new\nline.mp4", b"-q\"'.mp4"), strict=False):
+        shutil.copy(clips / line["video"], folder / os.fsdecode(name))
+        os.utime(folder / os.fsdecode(name), (0, 0))
+    result = project.run("--set", f"dataset={{kind: folder, path: '{folder}'}}")
+    assert result["metrics"]["coverage"]["videos"] == {"asked": 3, "ok": 3, "failed": 0, "errors": {}}
+    ids = tables(project, result)["videos"]["video_id"].to_pylist()
+    assert sorted(ids) == ["-q\"'.mp4", "a \\xff b.mp4", "new\nline.mp4"]
+
+
+def test_a_store_in_the_cloud_holds_a_whole_run(project, bucket):
+    result = project.run("--set", "store=s3://bucket/some/prefix")
+    assert result["metrics"]["text_to_video"]["queries"] == 12
+    assert bucket.exists("/bucket/some/prefix/runs/small")
+    again = project.run("--set", "store=s3://bucket/some/prefix")
+    assert {stage["status"] for stage in again["stages"].values()} == {"cached"}

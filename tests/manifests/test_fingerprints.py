@@ -1,7 +1,7 @@
 """A file's fingerprint is its content; it is read again only when size or time stamp say so."""
 
 import os
-import time
+from pathlib import Path
 
 import pytest
 
@@ -33,16 +33,19 @@ def test_sampling_sees_both_ends(tmp_path, at):
     assert fingerprint(path, "sampled") != before
 
 
-def settled_file(tmp_path, data):
-    path = tmp_path / "file"
+@pytest.fixture
+def settled(monkeypatch):
+    """As if every file had been written long ago."""
+    monkeypatch.setattr(fingerprints, "SETTLED", -1.0)
+
+
+def write(path, data):
     path.write_bytes(data)
-    long_ago = time.time() - 60
-    os.utime(path, (long_ago, long_ago))
     return path
 
 
-def test_a_second_run_opens_no_file_that_has_not_changed(tmp_path, monkeypatch):
-    path = settled_file(tmp_path, b"content")
+def test_a_second_run_opens_no_file_that_has_not_changed(tmp_path, monkeypatch, settled):
+    path = write(tmp_path / os.fsdecode(b"a \xff file"), b"content")
     store = Store(str(tmp_path / "store"))
     memory = Fingerprints(store)
     [first] = memory.of([path], "full")
@@ -51,11 +54,21 @@ def test_a_second_run_opens_no_file_that_has_not_changed(tmp_path, monkeypatch):
     assert Fingerprints(store).of([path], "full") == [first]
 
 
-def test_a_changed_file_is_read_again(tmp_path):
-    path = settled_file(tmp_path, b"content")
+def test_a_changed_file_is_read_again(tmp_path, settled):
+    path = write(tmp_path / os.fsdecode(b"a \xff file"), b"content")
     memory = Fingerprints(Store(str(tmp_path / "store")))
     [first] = memory.of([path], "full")
     path.write_bytes(b"CONTENT")
+    assert memory.of([path], "full") != [first]
+
+
+def test_a_replaced_file_that_brings_its_time_stamp_is_read_again(tmp_path, settled):
+    path = write(tmp_path / "file", b"one")
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    [first] = memory.of([path], "full")
+    stamp = path.stat().st_mtime_ns
+    os.utime(write(tmp_path / "other", b"two"), ns=(stamp, stamp))
+    (tmp_path / "other").replace(path)
     assert memory.of([path], "full") != [first]
 
 
@@ -72,15 +85,23 @@ def test_a_file_that_was_just_written_is_not_trusted_to_stay(tmp_path):
 
 def test_files_that_cannot_be_read_are_answers_not_crashes(tmp_path):
     memory = Fingerprints(Store(str(tmp_path / "store")))
-    missing, folder = memory.of([tmp_path / "nothing", tmp_path], "sampled")
+    os.mkfifo(tmp_path / "pipe")
+    missing, *others = memory.of([tmp_path / "nothing", tmp_path, tmp_path / "pipe", Path("/dev/zero")], "full")
     assert isinstance(missing, FileNotFoundError)
-    assert isinstance(folder, IsADirectoryError)
+    assert all(isinstance(other, OSError) for other in others)
 
 
-def test_a_damaged_memory_is_forgotten(tmp_path):
+def test_a_memory_that_cannot_be_kept_costs_nothing_else(tmp_path, settled):
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    memory.of([write(tmp_path / "file", b"content")], "full")
+    (tmp_path / "store" / fingerprints.NAME / "in the way").mkdir(parents=True)
+    memory.save()
+
+
+def test_a_damaged_memory_is_forgotten(tmp_path, settled):
     store = Store(str(tmp_path / "store"))
     store.write(b"not parquet", fingerprints.NAME)
-    path = settled_file(tmp_path, b"content")
+    path = write(tmp_path / os.fsdecode(b"a \xff file"), b"content")
     memory = Fingerprints(store)
     assert memory.of([path], "full") == [fingerprint(path, "full")]
     memory.save()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clip2video_pipe.models.clip2video import PIXEL_DEVIATION, PIXEL_MEAN, Clip2Video, normalise_pictures
+from clip2video_pipe.models.clip import PIXEL_DEVIATION, PIXEL_MEAN, normalise_pictures
+from clip2video_pipe.models.clip2video import Clip2Video
 from clip2video_pipe.models.presets import PRESETS, Variant
 from clip2video_pipe.models.weights import load_model
 

@@ -29,6 +29,7 @@ class Doubling(Stage):
     batch: int = unkeyed(3)
     pause: float = unkeyed(0.0)  # seconds
     fails: bool = unkeyed(False)
+    on_gpu: bool = unkeyed(False)  # it then says which GPU it has been given
     poison: str = unkeyed("")  # the item that kills its worker
     seen: list[str] = field(default_factory=list, metadata={"keyed": False})
 
@@ -40,6 +41,10 @@ class Doubling(Stage):
     def chunk(self):
         return self.batch
 
+    @property
+    def wants_gpu(self):
+        return self.on_gpu
+
     def process(self, table):
         items = table["item"].to_pylist()
         self.seen += items
@@ -50,6 +55,8 @@ class Doubling(Stage):
             os._exit(1)
         texts = table["text" if "text" in table.column_names else "item"].to_pylist()
         columns = {"text": [text and text * self.times for text in texts]}
+        if self.on_gpu:
+            columns = {"text": [os.environ["CUDA_VISIBLE_DEVICES"]] * len(items)}
         outcomes = [Outcome(OK) if text else Outcome(FAILED, "no-text") for text in texts]
         return outcome_table(self.schema, items, outcomes, columns)
 

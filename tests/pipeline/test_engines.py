@@ -65,3 +65,43 @@ def test_an_item_that_kills_its_worker_is_recorded_and_the_others_are_kept(pipel
     assert steps[1].manifest.counts["asked"] == 8
     tries = [e["items"] for e in events if e["event"] == "lost" and e["stage"] == stage]
     assert tries[-2:] == [1, 1]
+
+
+def test_each_actor_has_a_gpu_of_its_own(pipeline, ray_session, tmp_path):
+    from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
+
+    stages = pipeline.Doubling(), pipeline.Second(on_gpu=True, pause=0.3)
+    steps, _ = run(pipeline, RayEngine("local"), Store(str(tmp_path)), [f"i{n}" for n in range(12)], 1, stages)
+    assert set(steps[1].manifest.table()["text"].to_pylist()) == {"0", "1"}
+
+
+def test_a_run_without_use_for_a_gpu_takes_none(pipeline, ray_session, tmp_path):
+    from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
+
+    engine = RayEngine("local")
+    run(pipeline, engine, Store(str(tmp_path)), ["a", "b"])
+    assert engine._shares.actor_gpus == 0
+
+
+def test_an_actor_that_cannot_start_ends_the_run(pipeline, ray_session, tmp_path, monkeypatch):
+    from clip2video_pipe.pipeline.engines import ray_engine
+    from clip2video_pipe.pipeline.errors import EngineError
+
+    class Broken(ray_engine.Actor):
+        def __init__(self):
+            raise OSError("no such library")
+
+    monkeypatch.setattr(ray_engine, "Actor", Broken)
+    with pytest.raises(EngineError, match="cannot be started"):
+        run(pipeline, ray_engine.RayEngine("local"), Store(str(tmp_path)), ["a", "b"])
+
+
+def test_an_address_where_nobody_listens_is_said_at_once():
+    from clip2video_pipe.pipeline.engines.ray_engine import _check_reachable
+    from clip2video_pipe.pipeline.errors import RequestError
+
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(RequestError, match="nobody answers"):
+            _check_reachable(address)
+    for address in ("local", "auto"):
+        _check_reachable(address)

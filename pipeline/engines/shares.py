@@ -1,0 +1,38 @@
+"""How a cluster's cores and GPUs are shared out between decoders and actors."""
+
+from dataclasses import dataclass
+
+CPUS_PER_ACTOR = 8  # at most, where there is no GPU: more threads than this wait for each other
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Who gets what. `threads` are an actor's while something is decoded, `threads_alone` when nothing is."""
+
+    actors: int
+    actor_cpus: int  # as Ray counts them
+    actor_gpus: int
+    decoders: int
+    threads: int
+    threads_alone: int
+
+
+def share_out(cpus: int, gpus: int, *, embedding: bool, decoding: bool, one_machine: bool) -> Shares:
+    """An actor a GPU, or on CPUs half of them while decoders have the other half; each core has one master.
+
+    `gpus` is 0 where no stage wants one. When the decoders are done, the actors of one machine take over their cores;
+    of several machines we do not know where those are.
+    """
+    if not embedding:
+        return Shares(0, 0, 0, decoders=cpus, threads=1, threads_alone=1)
+    if gpus:
+        actors, actor_gpus = gpus, 1
+        actor_cpus = 1 if cpus > gpus else 0
+    else:
+        free = cpus // 2 if decoding else cpus
+        actors, actor_gpus = max(1, free // CPUS_PER_ACTOR), 0
+        # On one CPU an actor that held it would keep the decoder, and so itself, waiting for ever.
+        actor_cpus = free // actors
+    threads = max(1, actor_cpus)
+    alone = max(threads, cpus // actors) if one_machine else threads
+    return Shares(actors, actor_cpus, actor_gpus, max(1, cpus - actors * actor_cpus), threads, alone)
