@@ -135,7 +135,7 @@ def main() -> None:
     fast = model(precision)
     with torch.inference_mode():
         ratios = [*image_tower(fast), captions(fast), videos(fast)]
-    conclude([*ratios])
+    conclude([*ratios, stage()])
 
 
 if __name__ == "__main__":

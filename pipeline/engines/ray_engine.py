@@ -37,18 +37,26 @@ class Actor:
         self._turn = threading.Lock()
         self._stages: dict[str, Stage] = {}
 
-    def ping(self) -> str:
-        """Tells this process from the one that Ray starts in its place when it dies."""
+    def ready(self, stages: Sequence[Stage]) -> str:
+        """Set stages up; the answer tells this process from the one that Ray starts in its place when it dies."""
+        for stage in stages:
+            self._set_up(stage)
         return self._life
 
     def run(self, store: Store, stage: Stage, items: Sequence[str], feed: Feed, threads: int) -> Done:
-        key = stage.identity.key
+        stage = self._set_up(stage)
         with self._turn:
             stage.use_threads(threads)
+        return run_unit(store, stage, items, feed, self._turn)
+
+    def _set_up(self, stage: Stage) -> Stage:
+        """The one that is ready for its units; of each name the last is kept."""
+        key = stage.identity.key
+        with self._turn:
             if key not in self._stages:
                 stage.setup()
                 self._stages = {k: s for k, s in self._stages.items() if s.name != stage.name} | {key: stage}
-        return run_unit(store, self._stages[key], items, feed, self._turn)
+            return self._stages[key]
 
 
 def run_task(store: Store, stage: Stage, items: Sequence[str], feed: Feed) -> Done:
@@ -72,7 +80,7 @@ class Slot:
     """An actor and the units it has in hand."""
 
     handle: Any
-    probe: Any  # a ping under way: until it answers the actor gets nothing; None when it has
+    probe: Any  # a call of `ready` under way: until it answers the actor gets nothing; None when it has
     life: str = ""  # what it answered last
     units: dict[Any, Unit] = field(default_factory=dict)  # by reference to the result
     deaths: int = 0  # since it last answered
@@ -159,7 +167,9 @@ class RayEngine:
                 num_gpus=self._shares.actor_gpus,
             )
             handles: list[Any] = [remote.remote() for _ in range(self._shares.actors)]
-            self._slots = [Slot(handle, handle.ping.remote()) for handle in handles]
+            # Setting up goes on while the first videos are decoded, and what is wrong with weights is known early.
+            stages = [job.stage for job in schedule.jobs if job.stage.lane == "actor"]
+            self._slots = [Slot(handle, handle.ready.remote(stages)) for handle in handles]
         schedule.lookahead = 2 * len(self._slots) + self._shares.decoders
 
     def _dispatch(self, schedule: Schedule, store: Store) -> None:
@@ -196,13 +206,15 @@ class RayEngine:
                 schedule.lose(unit, DIED.format(type(error).__name__), time.time)
                 return
             slot.unsure.append(unit)
-            slot.probe = slot.probe or slot.handle.ping.remote()
+            slot.probe = slot.probe or slot.handle.ready.remote([])
 
     def _probed(self, slot: Slot, schedule: Schedule) -> None:
         """A restarting actor looks idle, so it gets work when it has answered; what it lost is charged if it died."""
         why = ""
         try:
             life = ray.get(slot.probe)
+        except RayTaskError as error:
+            raise error.cause from error
         except ActorUnavailableError:
             life = None  # out of reach, for now: nobody knows
         except RayError as error:
@@ -217,7 +229,7 @@ class RayEngine:
             slot.probe, slot.deaths = None, 0
         else:
             time.sleep(0.1)
-            slot.probe = slot.handle.ping.remote()
+            slot.probe = slot.handle.ready.remote([])
         if life is None:
             return
         unsure, slot.unsure = slot.unsure, []

@@ -96,4 +96,5 @@ def test_weights_that_do_not_fit_are_a_fault_in_the_request(project, tmp_path):
     code, _, err = project.command("run", *weights)
     assert code == 2
     assert "model.bin" in err.splitlines()[-1]
+    assert not (project.store / "frames").exists(), "nothing was decoded for it"
     assert "Traceback" not in err
