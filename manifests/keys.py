@@ -11,14 +11,15 @@ from typing import Any
 
 KEY_LENGTH = 32
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def digest(value: Any) -> str:
     """Key of a JSON value: equal values give equal keys whatever the order of their dictionaries.
 
     Raises TypeError or ValueError for what canonical JSON cannot say (objects, not-a-number).
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_LENGTH]
+    return hashlib.sha256(_CANONICAL.encode(value).encode("utf-8", "surrogatepass")).hexdigest()[:KEY_LENGTH]
 
 
 def video_key(content: str, start: float | None, end: float | None) -> str:

@@ -205,22 +205,19 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
         size=size,
         decoder=config.sampling.decoder,
     )
+    common: dict[str, Any] = {
+        "model": model,
+        "precision": precision,
+        "device": embed.device,
+        "compiled": embed.compile,
+    }
     videos = VideoEmbeddings(
-        model=model,
         max_frames=config.sampling.max_frames,
-        precision=precision,
         batch_frames=embed.batch_frames,
-        device=embed.device,
-        compiled=embed.compile,
         inputs={"frames": frames.identity.key},
+        **common,
     )
-    captions = CaptionEmbeddings(
-        model=model,
-        max_words=config.model.max_words,
-        precision=precision,
-        device=embed.device,
-        compiled=embed.compile,
-    )
+    captions = CaptionEmbeddings(max_words=config.model.max_words, **common)
     described = bool(listing.captions.num_rows)
     return Plan(
         config=config,
