@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,6 @@ from clip2video_pipe.manifests.shards import (
 from clip2video_pipe.manifests.store import Store, StoreError
 
 ROOT = "manifests"
-PASSING = frozenset({"missing", "out-of-memory"})  # failures of the moment, not of the item: the next run tries again
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,9 @@ class Manifest:
         sizes = shard_sizes(self.store, self.stage, self.key)
         return sum(sizes.get(name) != said["bytes"] for name, said in self.info["shards"].items())
 
-    def is_final(self) -> bool:
-        """Whether none of its failures was PASSING."""
-        return not PASSING & self.counts["errors"].keys()
+    def failed(self, errors: Set[str]) -> int:
+        """How many of its items failed with one of these errors."""
+        return sum(count for error, count in self.counts["errors"].items() if error in errors)
 
 
 def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
@@ -152,10 +151,10 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     return Manifest(store, identity.stage, folder[-1], info)
 
 
-def known_places(store: Store, stage: str, key: str) -> dict[str, Place]:
+def known_places(store: Store, stage: str, key: str, passing: Set[str] = frozenset()) -> dict[str, Place]:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
-    Items whose failure was PASSING count as not there.
+    Items that failed with a `passing` error count as not there.
 
     Manifests answer for the shards they name; the others (of runs that were killed) are opened. Where an item lies in
     several shards, an `ok` row wins over a failed one, then the shard whose name comes first.
@@ -180,7 +179,7 @@ def known_places(store: Store, stage: str, key: str) -> dict[str, Place]:
         known |= whole
     for name in sorted(sizes.keys() - known):
         _add(found, read_shard(store, stage, key, name) or {})
-    return found
+    return {item: place for item, place in found.items() if place.outcome.error not in passing}
 
 
 def latest(store: Store, stage: str, exclude: str) -> Manifest | None:
@@ -197,8 +196,6 @@ def _manifests(store: Store, stage: str, key: str | None = None) -> list[Manifes
 def _add(found: dict[str, Place], places: Mapping[str, Place]) -> None:
     for item, place in places.items():
         other = found.get(item)
-        if place.outcome.error in PASSING:
-            continue
         if other is None or _worth(place) < _worth(other):
             found[item] = place
 

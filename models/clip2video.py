@@ -12,6 +12,10 @@ from clip2video_pipe.models.clip import Clip
 from clip2video_pipe.models.presets import ClipSize, Variant
 from clip2video_pipe.models.transformer import Transformer
 
+# Tokens. In low precision a product's rounding depends on its width: captions that share a batch only with others of
+# the same rounded length have the same vectors in any batch.
+WIDTH_STEP = 4
+
 
 class Clip2Video(nn.Module):
     """CLIP and the temporal modules that `variant` uses, no others, under the original's names (reference
@@ -110,9 +114,9 @@ class Clip2Video(nn.Module):
     def embed_captions(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Global and aligned vectors [B, D] (aligned: None without alignment) of captions (reference 11, 14).
 
-        `ids` is int64 [B, W], `mask` bool [B, W]: those of `Tokenizer.batch`. Columns after the longest
-        caption are not computed. Raises ValueError if the shapes disagree, a caption is empty or one has more
-        tokens than CLIP has positions.
+        `ids` is int64 [B, W], `mask` bool [B, W]: those of `Tokenizer.batch`. Columns after the longest caption,
+        rounded up to a multiple of WIDTH_STEP, are not computed. Raises ValueError if the shapes disagree, a caption
+        is empty or one has more tokens than CLIP has positions.
         """
         mask = mask.bool()
         if ids.ndim != 2 or ids.shape != mask.shape or not len(ids) or not bool(mask.any(1).all()):
@@ -120,6 +124,7 @@ class Clip2Video(nn.Module):
                 f"ids {list(ids.shape)}, mask {list(mask.shape)}: both must be [B, W], each row with a token"
             )
         longest = int(mask.any(0).nonzero().max()) + 1
+        longest = min(-(-longest // WIDTH_STEP) * WIDTH_STEP, ids.shape[1])
         if longest > self.size.context_length:
             raise ValueError(f"a caption has {longest} tokens, but CLIP has {self.size.context_length} positions")
         ids, mask = ids[:, :longest], mask[:, :longest]

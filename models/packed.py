@@ -71,7 +71,7 @@ class PackedBlock(nn.Module):
         """[B, T, D] of [B, T, 3D]. Products by hand: for this few tokens a third of what torch's fused kernel takes."""
         B, T, D3 = qkv.shape
         q, k, v = qkv.view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # 3 x [B, H, T, D/H]
-        scores = (q @ k.transpose(-1, -2)).float()  # [B, H, T, T]
+        scores = q.float() @ k.float().transpose(-1, -2)  # [B, H, T, T]
         scores *= q.shape[-1] ** -0.5
         if causal:
             scores += torch.full((T, T), -torch.inf).triu_(1)

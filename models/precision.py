@@ -1,5 +1,6 @@
 """In which precision a machine computes best, and a model made ready for it. Finding out needs no torch."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,7 +38,9 @@ def _cpu_flags() -> set[str]:
 
 
 def _gpu_capability() -> float | None:
-    """The lowest compute capability among this machine's GPUs; None without one."""
+    """The lowest compute capability among this machine's GPUs; None without one, or where they are hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return None
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603

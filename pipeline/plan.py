@@ -43,11 +43,13 @@ class Step:
     manifest: Manifest | None = field(init=False)
     cached: bool = field(init=False)  # whether its manifest was there before this run
     damaged: int = field(init=False)  # shards that a manifest names and the store lacks
+    passing: int = field(init=False)  # items whose failure may have been of the moment
 
     def __post_init__(self) -> None:
         found = load(self.store, self.name, self.hash)
         self.damaged = found.damaged() if found else 0
-        self.cached = found is not None and not self.damaged and found.is_final()
+        self.passing = found.failed(self._passing) if found else 0
+        self.cached = found is not None and not self.damaged and not self.passing
         self.manifest = found if self.cached else None
 
     @property
@@ -62,7 +64,11 @@ class Step:
     def places(self) -> dict[str, Place]:
         if self.manifest:
             return dict(self.manifest.places)
-        return known_places(self.store, self.name, self.identity.key)
+        return known_places(self.store, self.name, self.identity.key, self._passing)
+
+    @property
+    def _passing(self) -> frozenset[str]:
+        return self.stage.passing if self.stage else frozenset()
 
     @cached_property
     def missing(self) -> list[str]:
@@ -88,6 +94,8 @@ class Step:
             return "" if self.cached else "its items are there, from other runs"
         if self.damaged:
             return f"{self.damaged} of its shards are gone or damaged"
+        if self.passing:
+            return f"{self.passing} of its items failed for a reason that may have passed, and are tried again"
         if len(self.missing) < len(self.items):
             return f"{len(self.missing)} of its items are new, or were not finished"
         other = latest(self.store, self.name, exclude=self.identity.key)

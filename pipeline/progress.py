@@ -106,6 +106,8 @@ class Reporter:
             state.failed += failed
             state.began = min(state.began, began)
             self._show(stage, state)
+        elif event == "waiting":
+            self.say(why)
         elif event == "lost":
             self.say(f"{stage}: lost {items} items, {why}; trying again")
 

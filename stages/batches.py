@@ -37,16 +37,15 @@ class Batches:
         return results
 
 
-def by_length(lengths: Sequence[int], budget: int) -> list[npt.NDArray[np.intp]]:
-    """Indices in groups of like length, longest first: a group's size times its longest is at most `budget`.
+def by_length(lengths: Sequence[int], step: int, budget: int) -> list[npt.NDArray[np.intp]]:
+    """Indices in groups whose lengths round up to the same multiple of `step`: at most `budget` in all, in a group.
 
     An item that is longer than the budget is a group of its own.
     """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
+    rounded = -(-np.asarray(lengths, dtype=np.intp) // step) * step
     groups = []
-    start = 0
-    while start < len(order):
-        stop = start + max(1, budget // max(1, lengths[order[start]]))
-        groups.append(order[start:stop])
-        start = stop
+    for length in np.unique(rounded):
+        same = np.flatnonzero(rounded == length)
+        size = max(1, budget // max(1, int(length)))
+        groups += [same[start : start + size] for start in range(0, len(same), size)]
     return groups

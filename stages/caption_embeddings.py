@@ -19,7 +19,7 @@ TOKENS = 4096  # of a batch, about: enough to fill a product, few enough to stay
 class CaptionEmbeddings(Embedding):
     """Embeds cleaned captions, cut to `max_words` tokens. Reads SOURCE rows: the item key and the text.
 
-    Captions of like length share a batch, which is cut to its longest.
+    Captions share a batch with others of the same length, rounded up, so that a vector does not depend on the batch.
     """
 
     name: ClassVar[str] = "caption_embeddings"
@@ -47,9 +47,11 @@ class CaptionEmbeddings(Embedding):
         self._batches = Batches(TOKENS)
 
     def process(self, loaded: pa.Table) -> pa.Table:
+        from clip2video_pipe.models.clip2video import WIDTH_STEP
+
         ids, mask = self._tokenizer.batch(loaded["text"].to_pylist(), self.max_words)
         words = mask.sum(axis=1)
-        groups = by_length(words.tolist(), TOKENS)
+        groups = by_length(words.tolist(), WIDTH_STEP, TOKENS)
         vectors, aligned = joined([part for group in groups for part in self._embed(ids[group], mask[group])])
         # From the order of the groups back to that of the rows.
         back = np.argsort(np.concatenate(groups))

@@ -35,6 +35,7 @@ class Frames(Stage):
     name: ClassVar[str] = "frames"
     version: ClassVar[int] = 1
     lane: ClassVar[Literal["task", "actor"]] = "task"
+    passing: ClassVar[frozenset[str]] = frozenset({"missing", "out-of-memory"})
 
     sampling: Sampling
     size: int

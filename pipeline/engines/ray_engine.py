@@ -23,9 +23,7 @@ from clip2video_pipe.pipeline.worker import Done, Feed, run_unit
 from clip2video_pipe.stages.base import Stage
 
 IN_HAND = 2  # units an actor has: it reads one while it computes the other
-
-
-DEATHS = 3  # of an actor in a row, without an answer: then it is not the work that kills it
+PATIENCE = 60.0  # seconds without an answer: then it is not the work that kills an actor
 DIED = "its worker died ({})"
 
 
@@ -83,7 +81,7 @@ class Slot:
     probe: Any  # a call of `ready` under way: until it answers the actor gets nothing; None when it has
     life: str = ""  # what it answered last
     units: dict[Any, Unit] = field(default_factory=dict)  # by reference to the result
-    deaths: int = 0  # since it last answered
+    silent_since: float | None = None  # when it first gave no answer, on the monotonic clock
     unsure: list[Unit] = field(default_factory=list)  # lost, or only not heard of: the next answer will tell
 
 
@@ -96,6 +94,7 @@ class RayEngine:
         self._slots: list[Slot] = []
         self._tasks: dict[Any, Unit] = {}
         self._shares: Shares
+        self._stages: list[Stage] = []
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +116,10 @@ class RayEngine:
             self._dispatch(schedule, store)
             waiting = [*self._tasks, *(ref for slot in self._slots for ref in self._refs(slot))]
             ready, _ = ray.wait(waiting, num_returns=1, timeout=10)
+            if not ready and not schedule.running:
+                schedule.listener(
+                    "waiting", stage="ray", items=0, why="no worker has started yet; is the cluster full?"
+                )
             for ref in ready:
                 self._collect(ref, schedule)
 
@@ -148,16 +151,18 @@ class RayEngine:
     def _prepare(self, schedule: Schedule) -> None:
         """Make actors, where there is first work for them; those that are there stay as they are."""
         embedding = schedule.has_work("actor")
+        # Set up before there is a unit: it goes on while the first videos are decoded, what is wrong with weights is
+        # known early, and a worker that dies of it is told from one that dies of a video.
+        self._stages = [job.stage for job in schedule.jobs if job.stage.lane == "actor"]
         if not self._slots:
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
             wants_gpu = any(job.stage.wants_gpu for job in schedule.jobs)
             self._shares = share_out(
-                max(1, int(resources.get("CPU", 1))),
+                [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]],
                 int(resources.get("GPU", 0)) if wants_gpu else 0,
                 embedding=embedding,
                 decoding=schedule.has_work("task"),
-                one_machine=sum(node["Alive"] for node in nodes) == 1,
             )
             remote = ray.remote(Actor).options(
                 max_restarts=-1,
@@ -167,9 +172,7 @@ class RayEngine:
                 num_gpus=self._shares.actor_gpus,
             )
             handles: list[Any] = [remote.remote() for _ in range(self._shares.actors)]
-            # Setting up goes on while the first videos are decoded, and what is wrong with weights is known early.
-            stages = [job.stage for job in schedule.jobs if job.stage.lane == "actor"]
-            self._slots = [Slot(handle, handle.ready.remote(stages)) for handle in handles]
+            self._slots = [Slot(handle, handle.ready.remote(self._stages)) for handle in handles]
         schedule.lookahead = 2 * len(self._slots) + self._shares.decoders
 
     def _dispatch(self, schedule: Schedule, store: Store) -> None:
@@ -206,7 +209,7 @@ class RayEngine:
                 schedule.lose(unit, DIED.format(type(error).__name__), time.time)
                 return
             slot.unsure.append(unit)
-            slot.probe = slot.probe or slot.handle.ready.remote([])
+            slot.probe = slot.probe or slot.handle.ready.remote(self._stages)
 
     def _probed(self, slot: Slot, schedule: Schedule) -> None:
         """A restarting actor looks idle, so it gets work when it has answered; what it lost is charged if it died."""
@@ -215,21 +218,20 @@ class RayEngine:
             life = ray.get(slot.probe)
         except RayTaskError as error:
             raise error.cause from error
-        except ActorUnavailableError:
-            life = None  # out of reach, for now: nobody knows
         except RayError as error:
-            life, why = "", DIED.format(type(error).__name__)
-            slot.deaths += 1
-            if slot.deaths >= DEATHS:
-                reason = str(error).strip().splitlines()[-1]
+            # Out of reach is how Ray also calls one that has died and will be started again: nobody knows yet.
+            life = None if isinstance(error, ActorUnavailableError) else ""
+            why = DIED.format(type(error).__name__)
+            slot.silent_since = slot.silent_since or time.monotonic()
+            if time.monotonic() - slot.silent_since > PATIENCE:
                 raise EngineError(
-                    f"a Ray actor cannot be started ({reason}); is the package installed on each node?"
+                    f"a Ray actor cannot be started, or dies as it sets the model up ({type(error).__name__}); "
+                    "is the package installed on each node, and is there memory enough?"
                 ) from error
-        if life:
-            slot.probe, slot.deaths = None, 0
-        else:
             time.sleep(0.1)
-            slot.probe = slot.handle.ready.remote([])
+            slot.probe = slot.handle.ready.remote(self._stages)
+        else:
+            slot.probe, slot.silent_since = None, None
         if life is None:
             return
         unsure, slot.unsure = slot.unsure, []

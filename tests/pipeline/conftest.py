@@ -29,6 +29,7 @@ class Doubling(Stage):
     batch: int = unkeyed(3)
     pause: float = unkeyed(0.0)  # seconds
     fails: bool = unkeyed(False)
+    dies_at_setup: bool = unkeyed(False)
     on_gpu: bool = unkeyed(False)  # it then says which GPU it has been given
     poison: str = unkeyed("")  # the item that kills its worker
     seen: list[str] = field(default_factory=list, metadata={"keyed": False})
@@ -44,6 +45,10 @@ class Doubling(Stage):
     @property
     def wants_gpu(self):
         return self.on_gpu
+
+    def setup(self):
+        if self.dies_at_setup:
+            os._exit(1)
 
     def process(self, table):
         items = table["item"].to_pylist()

@@ -83,17 +83,15 @@ def test_a_run_without_use_for_a_gpu_takes_none(pipeline, ray_session, tmp_path)
     assert engine._shares.actor_gpus == 0
 
 
-def test_an_actor_that_cannot_start_ends_the_run(pipeline, ray_session, tmp_path, monkeypatch):
+def test_a_stage_that_kills_its_worker_as_it_is_set_up_ends_the_run(pipeline, ray_session, tmp_path, monkeypatch):
     from clip2video_pipe.pipeline.engines import ray_engine
     from clip2video_pipe.pipeline.errors import EngineError
 
-    class Broken(ray_engine.Actor):
-        def __init__(self):
-            raise OSError("no such library")
+    monkeypatch.setattr(ray_engine, "PATIENCE", 1.0)
 
-    monkeypatch.setattr(ray_engine, "Actor", Broken)
+    stages = pipeline.Doubling(), pipeline.Second(dies_at_setup=True)
     with pytest.raises(EngineError, match="cannot be started"):
-        run(pipeline, ray_engine.RayEngine("local"), Store(str(tmp_path)), ["a", "b"])
+        run(pipeline, ray_engine.RayEngine("local"), Store(str(tmp_path)), ["a", "b"], stages=stages)
 
 
 def test_an_address_where_nobody_listens_is_said_at_once():

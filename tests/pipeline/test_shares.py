@@ -17,17 +17,21 @@ from clip2video_pipe.pipeline.engines.shares import Shares, share_out
     ],
 )
 def test_shares_of_one_machine(cpus, gpus, decoding, expected):
-    assert share_out(cpus, gpus, embedding=True, decoding=decoding, one_machine=True) == expected
+    assert share_out([cpus], gpus, embedding=True, decoding=decoding) == expected
 
 
-@pytest.mark.parametrize("cpus", range(1, 70))
+@pytest.mark.parametrize("decoding", [True, False])
 @pytest.mark.parametrize("gpus", [0, 1, 8])
-def test_no_core_is_promised_twice(cpus, gpus):
-    shares = share_out(cpus, gpus, embedding=True, decoding=True, one_machine=False)
-    assert shares.actors * shares.actor_cpus + shares.decoders <= max(cpus, 1 + shares.actors * shares.actor_cpus)
+@pytest.mark.parametrize("nodes", [[2], [3], [17], [96], [2, 2], [4] * 4, [64, 8, 0], [1] * 5])
+def test_no_core_is_promised_twice(nodes, gpus, decoding):
+    shares = share_out(nodes, gpus, embedding=True, decoding=decoding)
+    assert shares.actor_cpus <= min(count for count in nodes if count), "an actor fits into each machine"
+    assert shares.actors * shares.actor_cpus <= sum(nodes)
     assert shares.decoders >= 1
-    assert shares.threads_alone == shares.threads
+    if decoding:
+        assert shares.actors * shares.actor_cpus + shares.decoders <= sum(nodes)
+    assert shares.threads_alone == shares.threads or len(nodes) == 1
 
 
 def test_without_embedding_all_decode():
-    assert share_out(8, 2, embedding=False, decoding=True, one_machine=True).decoders == 8
+    assert share_out([8], 2, embedding=False, decoding=True).decoders == 8

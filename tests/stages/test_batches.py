@@ -33,9 +33,10 @@ def test_an_item_that_does_not_fit_alone_is_an_error():
         Batches(4).run(4, compute)
 
 
-@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 200))
-def test_groups_hold_every_item_once_and_keep_to_the_budget(lengths, budget):
-    groups = by_length(lengths, budget)
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 8), st.integers(1, 200))
+def test_groups_hold_every_item_once_among_its_like_and_keep_to_the_budget(lengths, step, budget):
+    groups = by_length(lengths, step, budget)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= budget
+        [rounded] = {-(-lengths[index] // step) * step for index in group}
+        assert len(group) == 1 or len(group) * rounded <= budget
