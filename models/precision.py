@@ -72,3 +72,8 @@ def prepare(model: "Clip2Video", precision: Precision, device: str) -> "Clip2Vid
                 part.to(low)
     model.clip.visual.conv1.to(low)
     return model
+
+
+def compile_images(model: "Clip2Video", backend: str = "inductor") -> None:
+    """From now on the image tower, nearly all of the work, runs through torch.compile."""
+    model.clip.visual.compile(dynamic=True, backend=backend)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from clip2video_pipe.models.errors import DeviceError
-from clip2video_pipe.models.precision import Precision, prepare
+from clip2video_pipe.models.precision import Precision, compile_images, prepare
 from clip2video_pipe.models.presets import PRESETS, ClipSize, Variant
 
 if TYPE_CHECKING:
@@ -67,5 +67,5 @@ def _load(spec: ModelSpec, precision: Precision, device: str, compiled: bool) ->
     model = load_model(spec.size, spec.variant, clip=spec.clip, checkpoint=spec.checkpoint, seed=spec.seed)
     model = prepare(model, precision, device)
     if compiled and model.device.type == "cuda":
-        model.clip.visual.compile(dynamic=True)
+        compile_images(model)
     return model

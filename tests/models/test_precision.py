@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from clip2video_pipe.models import precision
 from clip2video_pipe.models.clip2video import Clip2Video
 from clip2video_pipe.models.packed import can_pack
-from clip2video_pipe.models.precision import best_precision, prepare
+from clip2video_pipe.models.precision import best_precision, compile_images, prepare
 from clip2video_pipe.models.presets import PRESETS, Variant
 from clip2video_pipe.models.text import Tokenizer
 from clip2video_pipe.models.weights import load_model
@@ -143,3 +143,13 @@ def test_auto_is_what_the_hardware_multiplies(
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert best_precision(device) == expected
+
+
+def test_a_compiled_image_tower_gives_the_same_vectors() -> None:
+    model = prepare(load_model(PRESETS["tiny"], Variant(), clip=None, checkpoint=None, seed=0), "float32", "cpu")
+    shown = pictures(5, 64)
+    with torch.inference_mode():
+        expected = model.embed_videos(shown, [3, 2], 12)[0]
+        compile_images(model, backend="eager")
+        found = model.embed_videos(shown, [3, 2], 12)[0]
+    assert (found - expected).abs().max() <= 1e-5
