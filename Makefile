@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo test lint types bench-embed clean
+.PHONY: demo test lint types bench-embed bench-score clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -33,3 +33,6 @@ clean:
 
 bench-embed: $(VENV)/installed
 	$(BIN)/python -m benchmarks.embed
+
+bench-score: $(VENV)/installed
+	$(BIN)/python -m benchmarks.score

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -44,48 +44,55 @@ def _sampled(file: BinaryIO, size: int) -> str:
     return found.hexdigest()
 
 
-class Fingerprints:
-    """The store's memory of fingerprints. Losing it costs time, nothing else."""
+class FileMemory:
+    """What was read out of files, by their paths, sizes and time stamps. Losing it costs time, nothing else."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self._store = store
+        self._name = name
         self._known: dict[tuple[bytes, str], tuple[int, int, int, str]] = {}
         self._changed = False
-        if NAME in store.sizes():
+        if name in store.sizes():
             try:
-                table = pq.read_table(store.path(NAME), filesystem=store.fs)
+                table = pq.read_table(store.path(name), filesystem=store.fs)
                 columns = (table[name].to_pylist() for name in COLUMNS)
-                self._known = {(path, extent): tuple(said) for path, extent, *said in zip(*columns, strict=True)}
+                self._known = {(path, what): tuple(said) for path, what, *said in zip(*columns, strict=True)}
             except (OSError, KeyError, pa.ArrowException):
                 self._changed = True
 
-    def of(self, paths: Sequence[Path], extent: Extent) -> list[str | OSError]:
-        """Fingerprint of each file, or the error that reading it gave."""
+    def of(self, paths: Sequence[Path], what: str, read: Callable[[Path], str]) -> list[str | OSError]:
+        """What `read` says of each file, as far as that is not known, or the error that it gave."""
         with ThreadPoolExecutor(16) as pool:
-            return [f.result() if isinstance(f, Future) else f for f in [self._one(p, extent, pool) for p in paths]]
+            found = {path: self._one(path, what, read, pool) for path in dict.fromkeys(paths)}
+        said = {path: f.result() if isinstance(f, Future) else f for path, f in found.items()}
+        return [said[path] for path in paths]
 
-    def _one(self, path: Path, extent: Extent, pool: ThreadPoolExecutor) -> str | OSError | Future[str | OSError]:
+    def _one(
+        self, path: Path, what: str, read: Callable[[Path], str], pool: ThreadPoolExecutor
+    ) -> str | OSError | Future[str | OSError]:
         try:
             stat = path.stat()
         except (OSError, ValueError) as error:
             return error if isinstance(error, OSError) else OSError(str(error))
         if not S_ISREG(stat.st_mode):  # a pipe would be waited for, a device read without end
             return OSError("it is a folder" if S_ISDIR(stat.st_mode) else "it is not a regular file")
-        key = (os.fsencode(path.absolute()), extent)
+        key = (os.fsencode(path.absolute()), what)
         # A copy may bring size and time stamp along; the time of the last change it cannot.
         mark = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         known = self._known.get(key)
-        return known[3] if known and known[:3] == mark else pool.submit(self._read, path, extent, key, mark)
+        return known[3] if known and known[:3] == mark else pool.submit(self._read, path, read, key, mark)
 
-    def _read(self, path: Path, extent: Extent, key: tuple[bytes, str], mark: tuple[int, int, int]) -> str | OSError:
+    def _read(
+        self, path: Path, read: Callable[[Path], str], key: tuple[bytes, str], mark: tuple[int, int, int]
+    ) -> str | OSError:
         try:
-            content = fingerprint(path, extent)
+            said = read(path)
         except OSError as error:
             return error
         if time.time() - max(mark[1:]) / 1e9 > SETTLED:
-            self._known[key] = (*mark, content)
+            self._known[key] = (*mark, said)
             self._changed = True
-        return content
+        return said
 
     def save(self) -> None:
         """Write what was learnt, if anything was and it can be written."""
@@ -93,6 +100,21 @@ class Fingerprints:
             return
         rows = [(*key, *value) for key, value in sorted(self._known.items())]
         table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(COLUMNS)})
-        with suppress(OSError), self._store.writing(NAME) as sink:
+        with suppress(OSError), self._store.writing(self._name) as sink:
             pq.write_table(table, sink, compression="zstd")
         self._changed = False
+
+
+class Fingerprints:
+    """The store's memory of fingerprints."""
+
+    def __init__(self, store: Store) -> None:
+        self._memory = FileMemory(store, NAME)
+
+    def of(self, paths: Sequence[Path], extent: Extent) -> list[str | OSError]:
+        """Fingerprint of each file, or the error that reading it gave."""
+        return self._memory.of(paths, extent, lambda path: fingerprint(path, extent))
+
+    def save(self) -> None:
+        """Write what was learnt."""
+        self._memory.save()

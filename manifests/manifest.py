@@ -24,6 +24,7 @@ from clip2video_pipe.manifests.shards import (
 from clip2video_pipe.manifests.store import Store, StoreError
 
 ROOT = "manifests"
+TABLE_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,19 @@ class Manifest:
         counts: Mapping[str, Any] = self.info["counts"]
         return counts
 
+    @property
+    def items(self) -> pa.Table:
+        """MANIFEST_ITEMS rows in the order they were asked for."""
+        path = self.store.path(ROOT, self.stage, self.hash, "items.parquet")
+        try:
+            return pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"manifest {path} cannot be read; delete its folder and run again") from error
+
     @cached_property
     def places(self) -> dict[str, Place]:
         """Place of each item, in the order they were asked for."""
-        path = self.store.path(ROOT, self.stage, self.hash, "items.parquet")
-        try:
-            table = pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"manifest {path} cannot be read; delete its folder and run again") from error
+        table = self.items
         columns = (table[name].to_pylist() for name in MANIFEST_ITEMS.names)
         return {
             item: Place(shard, row, Outcome(status, error, message))
@@ -76,12 +82,14 @@ class Manifest:
 
     def rows(self, columns: list[str] | None = None, chunk: int = 4096) -> Iterator[pa.Table]:
         """The stage's rows in the order asked for, in tables of `chunk` rows."""
-        places = ((place.shard, place.row) for place in self.places.values())
+        items = self.items.select(["shard", "row"])
+        batches = (items.slice(start, chunk) for start in range(0, items.num_rows, chunk))
+        places = (place for b in batches for place in zip(*(c.to_pylist() for c in b.columns), strict=True))
         return read_rows(self.store, self.stage, self.key, places, columns=columns, chunk=chunk)
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows at once, for stages whose rows are small."""
-        return next(self.rows(columns, chunk=max(1, len(self.places))))
+        """All rows at once, for stages whose rows are small. A manifest has at least one."""
+        return pa.concat_tables(self.rows(columns, chunk=TABLE_ROWS))
 
     def damaged(self) -> int:
         """How many of its shards do not lie in the store in the size that they were written."""

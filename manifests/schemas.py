@@ -79,9 +79,42 @@ SIMILARITY = pa.schema(
         pa.field("score", pa.float32()),  # the query's own: the logit of its video, or of its best caption
         pa.field("better", pa.int32()),  # how many others score higher
         pa.field("equal", pa.int32()),  # how many others score the same
+        pa.field("pool_better", pa.int32()),  # the same with each caption for itself; for text_to_video no different
+        pa.field("pool_equal", pa.int32()),
+        pa.field("wrong_id", pa.string()),  # the best video that is not the query's own; null where there is no other
+        pa.field("wrong_score", pa.float32()),
         pa.field("top_ids", pa.list_(pa.string())),  # the best video_ids, best first
         pa.field("top_scores", pa.list_(pa.float32())),
         pa.field("scores", pa.list_(pa.float32())),  # the matrix row; null for video_to_text, or when not saved
+    ]
+)
+
+
+POST_SCORES = pa.schema([field for field in SIMILARITY if field.name != "scores"])
+
+QUERY_BANK = pa.schema([*ITEM, pa.field("text", pa.string())])  # training captions; `item` of caption_embeddings
+
+
+RANKS = pa.schema(  # of a run's ranks.parquet: a row a query, direction and method
+    [
+        pa.field("direction", pa.string(), nullable=False),  # text_to_video, or text_to_video+dual-softmax
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),  # the video that the query belongs to
+        pa.field("rank", pa.float64(), nullable=False),  # from 1, by `score.ties`; by the expected one for `original`
+        pa.field("better", pa.int32(), nullable=False),
+        pa.field("equal", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # the query's own
+        pa.field("wrong_id", pa.string()),  # its best wrong match
+        pa.field("wrong_score", pa.float32()),
+    ]
+)
+
+MISSING = pa.schema(  # of a run's missing.parquet
+    [
+        pa.field("what", pa.string(), nullable=False),  # video, caption or file
+        pa.field("id", pa.string(), nullable=False),  # a video_id, a caption_id or a path
+        pa.field("problem", pa.string(), nullable=False),  # a class, such as video-without-file
+        pa.field("message", pa.string()),
     ]
 )
 

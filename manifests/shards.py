@@ -96,7 +96,7 @@ class ShardWriter:
                 pq.ParquetWriter(
                     sink,
                     self._schema,
-                    compression="lz4",
+                    compression=_compression(self._schema),
                     use_dictionary=[name for name in scalars if name != "item"],
                     write_statistics=scalars,
                     write_page_checksum=True,
@@ -123,6 +123,16 @@ class ShardWriter:
             name = self._parts[-1].removesuffix(SUFFIX)
             size = self._store.fs.get_file_info(self._store.path(*self._parts)).size
             self.shard = Shard(name, self._items, tuple(self._outcomes), size)
+
+
+def _compression(schema: pa.Schema) -> dict[str, str]:
+    """By the names that Parquet gives the columns. Floats of vectors and scores are noise, which does not pack."""
+    found = {}
+    for field in schema:
+        nested = pa.types.is_nested(field.type)
+        floats = nested and pa.types.is_floating(field.type.value_type)
+        found[f"{field.name}.list.element" if nested else field.name] = "none" if floats else "lz4"
+    return found
 
 
 def shard_sizes(store: Store, stage: str, key: str) -> dict[str, int]:

@@ -19,8 +19,8 @@ from clip2video_pipe.pipeline.config import Config, load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
-from clip2video_pipe.pipeline.run import Result
 from clip2video_pipe.pipeline.run import run as run_config
+from clip2video_pipe.pipeline.show import counted, show_metrics, show_result
 from clip2video_pipe.pipeline.status import last_run
 from clip2video_pipe.pipeline.weights_commands import weights
 
@@ -66,20 +66,32 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
     engine: EngineName = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Exit code 0 where a strict config's dataset has gaps.")
+    ] = False,
 ) -> None:
-    """Compute what is missing and print the metrics. Exit code 3: more videos failed than run.max_failure_rate."""
+    """Compute what is missing and print the metrics.
+
+    Exit code 3: more videos failed than run.max_failure_rate, or a strict config's dataset has gaps.
+    """
     loaded = _load(config, overrides, engine)
     with Reporter(Console(stderr=True, quiet=as_json)) as reporter:
         result = run_config(loaded, reporter)
     if as_json:
         _print_json(result.summary)
     else:
-        _show_result(result)
+        show_result(Console(), result)
     if result.too_many_failures:
         videos = result.metrics["coverage"]["videos"]
         _complain(
             f"{videos['failed']} of {videos['asked']} videos failed, more than run.max_failure_rate "
             f"{loaded.run.max_failure_rate} allows; all else is kept"
+        )
+        raise typer.Exit(errors.TOO_MANY_FAILURES)
+    if loaded.strict and result.gaps and not allow_gaps:
+        _complain(
+            f"the dataset has gaps ({counted(result.gaps)}), so these are not the protocol's figures; "
+            f"{result.summary['run_dir']}/missing.parquet names each, and --allow-gaps accepts them"
         )
         raise typer.Exit(errors.TOO_MANY_FAILURES)
 
@@ -129,7 +141,7 @@ def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fa
     else:
         console.print("nothing had to be computed", highlight=False)
     if found["metrics"]:
-        _show_metrics(console, found["metrics"])
+        show_metrics(console, found["metrics"])
 
 
 @app.command("make-clips")
@@ -154,7 +166,7 @@ def _load(path: Path, overrides: Sequence[str] | None, engine: str | None) -> Co
 
 def _planned(made: Plan) -> list[dict[str, Any]]:
     steps = list(made.steps)
-    scoring = made.scoring() if made.embedded else None
+    scoring = made.scoring() if made.embedded else []
     rows = [
         {
             "stage": step.name,
@@ -167,7 +179,7 @@ def _planned(made: Plan) -> list[dict[str, Any]]:
             "failed": step.manifest.counts["failed"] if step.manifest else None,
             "why": step.why(),
         }
-        for step in [*steps, *([scoring] if scoring else [])]
+        for step in [*steps, *scoring]
     ]
     if made.captions and not scoring:
         unknown = dict.fromkeys(("key", "manifest", "reused", "failed"))
@@ -175,46 +187,6 @@ def _planned(made: Plan) -> list[dict[str, Any]]:
         waits = {"items": queries, "missing": queries, "why": "waits for the embeddings"}
         rows.append({"stage": "similarity", "status": "missing", **unknown, **waits})
     return rows
-
-
-def _show_result(result: Result) -> None:
-    console = Console()
-    table = Table(box=None)
-    for column in ("stage", "status", "items", "computed", "failed", "seconds"):
-        table.add_column(column, justify="left" if column in ("stage", "status") else "right")
-    for row in result.summary["stages"]:
-        seconds = f"{row['seconds']:.1f}" if row["seconds"] else ""
-        counts = (str(row[name]) for name in ("items", "computed", "failed"))
-        table.add_row(row["stage"], row["status"], *counts, seconds)
-    console.print(table)
-    _show_metrics(console, result.metrics)
-    if result.config.model.seed is not None:
-        console.print(
-            f"The weights are untrained (model.seed: {result.config.model.seed}): these figures are chance, "
-            "and show that the pipeline runs, no more.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"written to {result.summary['run_dir']}", highlight=False, soft_wrap=True)
-
-
-def _show_metrics(console: Console, metrics: Any) -> None:
-    directions = [name for name in ("text_to_video", "video_to_text") if name in metrics]
-    if directions:
-        table = Table(box=None)
-        table.add_column("")
-        names = list(metrics[directions[0]])
-        for name in names:
-            table.add_column(name, justify="right")
-        for direction in directions:
-            values = (metrics[direction].get(name) for name in names)
-            shown = (f"{v:.1f}" if isinstance(v, float) else "" if v is None else str(v) for v in values)
-            table.add_row(direction.replace("_", " "), *shown)
-        console.print(table)
-    for name, said in metrics["coverage"].items():
-        classes = ", ".join(f"{count} {error}" for error, count in said["errors"].items())
-        failed = f", {said['failed']} failed ({classes})" if said["failed"] else ""
-        console.print(f"{name}: {said['ok']} of {said['asked']} ok{failed}", highlight=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -1,39 +1,89 @@
 """What a config file says: typed, checked at load, frozen."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from clip2video_pipe.models.errors import WeightsError
 from clip2video_pipe.models.presets import PRESETS, Variant
 from clip2video_pipe.models.sources import PUBLISHED, find_clip, tensor_files
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.stages.datasets.files import is_glob
+from clip2video_pipe.stages.datasets.protocols import protocol
+from clip2video_pipe.stages.metrics import Ties
+from clip2video_pipe.stages.postprocessing import PostMethod
 
 Key = tuple[str | int, ...]
+Direction = Literal["text_to_video", "video_to_text"]
+Figure = Literal["R@1", "R@5", "R@10", "R@50", "R@100", "MedianR", "MeanR"]
+
+
+SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+LEAST_MEMORY = 16 << 20
+
+
+def _bytes(value: int | str) -> int:
+    """A number of bytes, from `2GB`, `512 MiB` or a number."""
+    said = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", str(value))
+    if not said or said[2].upper() not in SIZES or said[1].count(".") > 1:
+        raise ValueError("has to be a size in bytes, such as 2GB or 512 MiB")
+    found = int(float(said[1]) * SIZES[said[2].upper()])
+    if found < LEAST_MEMORY:
+        raise ValueError(f"has to be at least {LEAST_MEMORY >> 20} MiB")
+    return found
 
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+# One or several, each may be a glob.
+Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, strict=False)]
+
+
+class Segments(Settings):
+    """Windows over long videos, in seconds: each is an item of its own."""
+
+    length: float = Field(gt=0)
+    stride: float | None = Field(default=None, gt=0)  # from one start to the next; `length` where it is not said
+    shortest: float = Field(default=2, gt=0)  # of the last one
+
+
 class TableDataset(Settings):
-    """Videos and captions as rows of a .csv, .tsv, .jsonl or .parquet file."""
+    """Videos and captions as rows of .csv, .tsv, .jsonl or .parquet files."""
 
     kind: Literal["table"]
-    path: str
-    root: str = "."  # where relative video paths start
+    path: Paths
+    root: Paths = (".",)  # where relative video paths start: the first folder that has the file
+    segments: Segments | None = None
     digest: Literal["sampled", "full"] = "sampled"  # how much of a file its key is made from
 
 
 class FolderDataset(Settings):
-    """Every video below a folder; no captions, so no scores."""
+    """Every video below a folder, or that a glob finds; no captions, so no scores."""
 
     kind: Literal["folder"]
-    path: str
+    path: Paths
+    segments: Segments | None = None
+    digest: Literal["sampled", "full"] = "sampled"
+
+
+class ProtocolDataset(Settings):
+    """A benchmark of the paper (`docs/protocols.md`): annotation files below one folder, videos below others."""
+
+    kind: Literal["msrvtt-1ka", "msrvtt-full", "msvd", "vatex"]
+    annotations: str
+    videos: Paths
+    split: Literal["train", "val", "test", "test-1k5"] = "test"
     digest: Literal["sampled", "full"] = "sampled"
 
 
@@ -61,6 +111,7 @@ class ModelSettings(Settings):
     centers: int = Field(default=5, ge=1)
     center_weight: float = Field(default=0.5, ge=0, le=1)  # of the global score
     max_words: int = Field(default=32, ge=3)  # tokens of a caption, its start and end included
+    trained_on: Literal["msrvtt-9k", "msrvtt-full", "msvd", "vatex"] | None = None  # the checkpoint's training list
 
     @property
     def variant(self) -> Variant:
@@ -80,8 +131,14 @@ class EmbedSettings(Settings):
 
 
 class ScoreSettings(Settings):
+    """How videos and captions are matched, and ranks counted (reference 15, 19, 20)."""
+
     top_k: int = Field(default=10, ge=0)  # best matches kept of each query
     save_matrix: bool = True
+    memory: Annotated[int, BeforeValidator(_bytes)] = 2 * 10**9  # bytes; what a worker that scores may hold
+    ties: Ties = "expected"
+    post: tuple[PostMethod, ...] = Field(default=(), strict=False)  # extra result rows: scores that use all queries
+    query_bank: str | None = None  # for qb-norm: a file with a training caption a line; else the dataset's own
 
 
 class RunSettings(Settings):
@@ -93,13 +150,15 @@ class RunSettings(Settings):
 
 class Config(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    dataset: Annotated[TableDataset | FolderDataset, Field(discriminator="kind")]
+    dataset: Annotated[TableDataset | FolderDataset | ProtocolDataset, Field(discriminator="kind")]
     model: ModelSettings
     sampling: SamplingSettings = SamplingSettings()
     embed: EmbedSettings = EmbedSettings()
     score: ScoreSettings = ScoreSettings()
     store: str = Field(default="artifacts", min_length=1)
     run: RunSettings = RunSettings()
+    expected: dict[Direction, dict[Figure, float]] = {}  # published figures, to print beside the run's own
+    strict: bool = False  # whether a gap in the dataset is a failure of the run
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, files: bool = True) -> Config:
@@ -201,7 +260,7 @@ def _explain(error: ValidationError, source: _Source) -> str:
         case "model_type" | "model_attributes_type" | "dict_type":
             text = f"{said}: is {problem['input']!r}; it has to hold settings"
         case "union_tag_not_found":
-            text = f"{said}.kind: is missing; one of 'table', 'folder'"
+            text = f"{said}.kind: is missing; one of {', '.join(map(repr, _kinds()))}"
         case "union_tag_invalid":
             context = problem["ctx"]
             text = f"{said}.kind: is {context['tag']!r}; one of {context['expected_tags']}"
@@ -216,11 +275,18 @@ def _known(key: Key, values: Any) -> Iterable[str]:
     if not key:
         return Config.model_fields
     if key == ("dataset",):
-        folder = values["dataset"].get("kind") == "folder"
-        return (FolderDataset if folder else TableDataset).model_fields
+        return _kinds()[values["dataset"]["kind"]].model_fields
+    if key == ("dataset", "segments"):
+        return Segments.model_fields
     settings = Config.model_fields[str(key[0])].annotation
     assert isinstance(settings, type) and issubclass(settings, Settings)
     return settings.model_fields
+
+
+def _kinds() -> dict[str, type[Settings]]:
+    """The dataset settings of each kind."""
+    kinds = (TableDataset, FolderDataset, ProtocolDataset)
+    return {kind: settings for settings in kinds for kind in get_args(settings.model_fields["kind"].annotation)}
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -245,9 +311,19 @@ def _check_files(config: Config, source: _Source) -> None:
             hint = "" if found.is_absolute() else f" (relative paths start at {Path.cwd()})"
             raise RequestError(f"{source.place(key)}: {_dotted(key)}: {path!r}: {what}{hint}")
 
-    need(("dataset", "path"), config.dataset.path, "file" if config.dataset.kind == "table" else "folder")
-    if isinstance(config.dataset, TableDataset):
-        need(("dataset", "root"), config.dataset.root, "folder")
+    dataset = config.dataset
+    if isinstance(dataset, ProtocolDataset):
+        need(("dataset", "annotations"), dataset.annotations, "folder")
+        folders, key = dataset.videos, "videos"
+    elif isinstance(dataset, TableDataset):
+        for path in dataset.path:
+            if not is_glob(path):
+                need(("dataset", "path"), path, "file")
+        folders, key = dataset.root, "root"
+    else:
+        folders, key = tuple(path for path in dataset.path if not is_glob(path)), "path"
+    for path in folders:
+        need(("dataset", key), path, "folder")
     if config.model.clip is not None:
         try:
             tensor_files(find_clip(config.model.clip))
@@ -286,6 +362,17 @@ def _check_sense(config: Config, source: _Source) -> None:
             raise wrong(key, f"is {value}; {model.preset} has {size.context_length} positions")
     if config.run.engine == "inline" and config.run.address != "local":
         raise wrong(("run", "address"), f"is {config.run.address!r}, but the inline engine runs here; use engine 'ray'")
+    dataset, score = config.dataset, config.score
+    if isinstance(dataset, ProtocolDataset) and dataset.split not in protocol(dataset.kind).splits:
+        has = ", ".join(protocol(dataset.kind).splits)
+        raise wrong(("dataset", "split"), f"is {dataset.split!r}; {dataset.kind} has {has}")
+    segments = None if isinstance(dataset, ProtocolDataset) else dataset.segments
+    if segments and segments.shortest > segments.length:
+        raise wrong(("dataset", "segments", "shortest"), f"is {segments.shortest}, longer than a window")
+    if len(set(score.post)) < len(score.post):
+        raise wrong(("score", "post"), f"names a method twice: {', '.join(score.post)}")
+    if score.query_bank is not None and "qb-norm" not in score.post:
+        raise wrong(("score", "query_bank"), "is used by qb-norm alone; add it to score.post, or leave this out")
     if model.seed is not None and (model.clip or model.checkpoint):
         raise wrong(("model", "seed"), "untrained weights and a weights file cannot both be used; leave one out")
     if model.seed is None and not (model.clip or model.checkpoint):

@@ -11,22 +11,25 @@ import pyarrow as pa
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.manifest import Manifest, StageIdentity, commit, known_places, latest, load
-from clip2video_pipe.manifests.shards import Place
+from clip2video_pipe.manifests.shards import Place, outcome_table
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
 from clip2video_pipe.models.sources import find_clip, tensor_files
-from clip2video_pipe.pipeline.config import Config, FolderDataset
+from clip2video_pipe.pipeline.config import Config
+from clip2video_pipe.pipeline.datasets import read_dataset
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.training_lists import training_captions, training_warnings
 from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings
-from clip2video_pipe.stages.datasets import Dataset, DatasetError
-from clip2video_pipe.stages.datasets.folder import read_folder
-from clip2video_pipe.stages.datasets.table import read_table
+from clip2video_pipe.stages.datasets import Dataset
+from clip2video_pipe.stages.entrants import OUTCOMES, Entrants, entrants
 from clip2video_pipe.stages.frames import Frames
-from clip2video_pipe.stages.listing import Listing, list_dataset
+from clip2video_pipe.stages.listing import Listing, list_bank, list_dataset
 from clip2video_pipe.stages.model import ModelSpec
+from clip2video_pipe.stages.post_scores import POST_STAGES
 from clip2video_pipe.stages.sampling import Sampling
-from clip2video_pipe.stages.similarity import Similarity, entrants
+from clip2video_pipe.stages.scoring import Scoring
+from clip2video_pipe.stages.similarity import Similarity
 from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
 
 LISTING_VERSION = 1
@@ -139,10 +142,15 @@ class Plan:
     video_embeddings: Step
     captions: Step | None  # None: the dataset has no captions, so there is nothing to score
     caption_embeddings: Step | None
+    query_bank: Step | None  # training captions, where a method asks for them
+    bank: pa.Table | None  # their rows
+    texts: dict[str, str]  # all captions to embed, by key
+    warnings: tuple[str, ...]  # what the figures may not be read without
 
     @property
     def steps(self) -> list[Step]:
-        steps = (self.videos, self.captions, self.frames, self.video_embeddings, self.caption_embeddings)
+        listed = (self.videos, self.captions, self.query_bank)
+        steps = (*listed, self.frames, self.video_embeddings, self.caption_embeddings)
         return [step for step in steps if step is not None]
 
     @property
@@ -150,29 +158,42 @@ class Plan:
         """Whether all vectors are there."""
         return not any(step.missing for step in (self.video_embeddings, self.caption_embeddings) if step)
 
-    def scoring(self) -> Step | None:
-        """The similarity stage; None where there are no captions. Call it when the vectors are there."""
+    @cached_property
+    def entrants(self) -> Entrants:
+        """Who can be scored. Ask when the vectors are there."""
+        assert self.caption_embeddings is not None, "there are captions"
+        outcomes = [_outcomes(step.places) for step in (self.video_embeddings, self.caption_embeddings)]
+        return entrants(self.listing.videos, self.listing.captions, *outcomes)
+
+    def scoring(self) -> list[Step]:
+        """The stages that score; none where there are no captions. Call it when the vectors are there."""
         if self.captions is None or self.caption_embeddings is None:
-            return None
-        who = entrants(
-            self.listing.videos,
-            self.listing.captions,
-            {item: place.outcome for item, place in self.video_embeddings.places.items()},
-            {item: place.outcome for item, place in self.caption_embeddings.places.items()},
+            return []
+        model, score, who = self.config.model, self.config.score, self.entrants
+        read = [self.videos, self.captions, self.video_embeddings, self.caption_embeddings]
+        inputs = {step.name: step.identity.key for step in read[2:]}
+        common: dict[str, Any] = {
+            "entrants": who.digest,
+            "center_weight": model.center_weight if model.alignment != "none" else 1.0,
+            "top_k": score.top_k,
+            "store": self.store,
+            "memory": score.memory,
+        }
+        hashes = {step.name: step.hash for step in read}
+        plain = Similarity(
+            save_matrix=score.save_matrix,
+            videos=max(1, len(who.videos)),
+            manifests=hashes,
+            inputs=inputs,
+            **common,
         )
-        model = self.config.model
-        inputs = (self.videos, self.captions, self.video_embeddings, self.caption_embeddings)
-        stage = Similarity(
-            entrants=who.digest,
-            center_weight=model.center_weight if model.alignment != "none" else 1.0,
-            top_k=self.config.score.top_k,
-            save_matrix=self.config.score.save_matrix,
-            store=self.store,
-            manifests={step.name: step.hash for step in inputs},
-            widest=max(len(who.videos), len(who.captions), 1),
-            inputs={step.name: step.identity.key for step in inputs[2:]},
-        )
-        return Step(self.store, stage.identity, self.queries, stage)
+        stages: list[Scoring] = [plain]
+        for method in score.post:
+            bank = {}
+            if method == "qb-norm" and self.query_bank:
+                bank = {"query_bank": self.query_bank.hash}
+            stages.append(POST_STAGES[method](manifests=hashes | bank, inputs=inputs | bank, **common))
+        return [Step(self.store, stage.identity, self.queries, stage) for stage in stages]
 
     @property
     def queries(self) -> list[str]:
@@ -191,7 +212,7 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
     Raises RequestError, or WeightsError where weights are not there any more.
     """
     store = open_store(config)
-    dataset = read_dataset(config)
+    dataset = read_dataset(config, store, remember=remember)
     fingerprints = Fingerprints(store)
     extent = config.dataset.digest
     try:
@@ -227,6 +248,8 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
     )
     captions = CaptionEmbeddings(max_words=config.model.max_words, **common)
     described = bool(listing.captions.num_rows)
+    bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
+    texts = listing.texts if bank is None else listing.texts | dict(zip(*_columns(bank, "item", "text"), strict=True))
     return Plan(
         config=config,
         store=store,
@@ -236,8 +259,20 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
         frames=Step(store, frames.identity, list(listing.sources), frames),
         video_embeddings=Step(store, videos.identity, list(listing.sources), videos),
         captions=_listed(store, "captions", listing.captions, {}) if described else None,
-        caption_embeddings=Step(store, captions.identity, list(listing.texts), captions) if described else None,
+        caption_embeddings=Step(store, captions.identity, list(texts), captions) if described else None,
+        query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
+        bank=bank,
+        texts=texts,
+        warnings=training_warnings(config, listing.videos),
     )
+
+
+def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
+    return [table[name].to_pylist() for name in names]
+
+
+def _outcomes(places: dict[str, Place]) -> pa.Table:
+    return outcome_table(OUTCOMES, list(places), [place.outcome for place in places.values()], {})
 
 
 def open_store(config: Config) -> Store:
@@ -245,17 +280,6 @@ def open_store(config: Config) -> Store:
     try:
         return Store(config.store)
     except StoreError as error:
-        raise RequestError(str(error)) from error
-
-
-def read_dataset(config: Config) -> Dataset:
-    """The dataset that a config names. Raises RequestError."""
-    dataset = config.dataset
-    try:
-        if isinstance(dataset, FolderDataset):
-            return read_folder(Path(dataset.path))
-        return read_table(Path(dataset.path), Path(dataset.root))
-    except DatasetError as error:
         raise RequestError(str(error)) from error
 
 

@@ -3,17 +3,13 @@
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clip2video_pipe.manifests.manifest import Manifest
-from clip2video_pipe.manifests.schemas import OK
 from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import Config
@@ -21,10 +17,11 @@ from clip2video_pipe.pipeline.engines import workers
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
 from clip2video_pipe.pipeline.progress import EventLog, Reporter
+from clip2video_pipe.pipeline.results import measure
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
-from clip2video_pipe.stages import caption_embeddings, frames, similarity
-from clip2video_pipe.stages.metrics import expected_rank, retrieval_metrics
+from clip2video_pipe.stages import caption_embeddings, frames
+from clip2video_pipe.stages.scoring import SOURCE
 
 LISTING_ROWS = 65536  # of a shard of a listing
 RUNS = "runs"
@@ -45,6 +42,12 @@ class Result:
         return metrics
 
     @property
+    def gaps(self) -> Mapping[str, int]:
+        """How many videos, captions and files do not fit together, by class."""
+        gaps: Mapping[str, int] = self.metrics["coverage"]["gaps"]
+        return gaps
+
+    @property
     def too_many_failures(self) -> bool:
         videos = self.metrics["coverage"]["videos"]
         return bool(videos["failed"] > self.config.run.max_failure_rate * videos["asked"])
@@ -53,7 +56,7 @@ class Result:
 def run(config: Config, reporter: Reporter) -> Result:
     """Run a config to its end. Raises RequestError, StoreError, or what a stage raised; what is done is kept."""
     plan = make_plan(config, remember=True)
-    for note in plan.dataset.notes:
+    for note in (*plan.dataset.notes, *plan.warnings):
         reporter.say(note)
     run_parts = (RUNS, config.name, _stamp())
     try:
@@ -85,23 +88,25 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
     _commit_listing(plan.videos, plan.listing.videos)
     if plan.captions:
         _commit_listing(plan.captions, plan.listing.captions)
+    if plan.query_bank:
+        _commit_listing(plan.query_bank, plan.bank)
     compute(_schedule(config, store, _embedding_jobs(plan), listen), store)
     for step in plan.steps:
         step.commit()
     scoring = plan.scoring()
     if scoring:
-        job = _job(scoring, _rows_of_items)
-        compute(_schedule(config, store, [job] if job else [], listen), store)
-        scoring.commit()
-    metrics = measure(plan, scoring)
+        compute(_schedule(config, store, _scoring_jobs(plan, scoring), listen), store)
+    for step in scoring:
+        step.commit()
+    results = measure(plan, scoring)
     spans = summary(log.events)
-    steps = [*plan.steps, *([scoring] if scoring else [])]
     said = {
         "run_dir": store.path(*run_parts),
-        "stages": [_report(step, spans.get(step.name)) for step in steps],
-        "metrics": metrics,
+        "stages": [_report(step, spans.get(step.name)) for step in [*plan.steps, *scoring]],
+        "metrics": results.metrics,
+        "warnings": list(plan.warnings),
     }
-    store.write_json(metrics, *run_parts, "metrics.json")
+    results.write(store, run_parts)
     store.write_json(said, *run_parts, "run.json")
     return Result(config, said)
 
@@ -125,7 +130,7 @@ def _commit_listing(step: Step, rows: pa.Table) -> None:
 
 
 def _embedding_jobs(plan: Plan) -> list[Job]:
-    sources, texts = plan.listing.sources, plan.listing.texts
+    sources, texts = plan.listing.sources, plan.texts
 
     def files(items: Sequence[str]) -> Feed:
         found = [sources[item] for item in items]
@@ -138,7 +143,8 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
                     "end": [source.end for source in found],
                 },
                 frames.SOURCE,
-            )
+            ),
+            together="path",
         )
 
     def stored_frames(items: Sequence[str]) -> Feed:
@@ -150,6 +156,8 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
         return Given(pa.table(columns, caption_embeddings.SOURCE))
 
     decode = _job(plan.frames, files)
+    if decode:
+        decode.together = lambda item: sources[item].path
     embed = _job(plan.video_embeddings, stored_frames, decode)
     read = None
     if plan.caption_embeddings:
@@ -176,8 +184,16 @@ def _stage(step: Step) -> Any:
     return step.stage
 
 
+def _scoring_jobs(plan: Plan, scoring: Sequence[Step]) -> list[Job]:
+    # Queries of one video, and of neighbouring columns, in one shard: their own scores lie in few tiles.
+    who = plan.entrants
+    at = {item: n for n, item in enumerate([*who.captions["item"].to_pylist(), *who.videos["item"].to_pylist()])}
+    jobs = (_job(step, _rows_of_items, order=lambda item: at.get(item, -1)) for step in scoring)
+    return [job for job in jobs if job]
+
+
 def _rows_of_items(items: Sequence[str]) -> Feed:
-    return Given(pa.table({"item": items}, similarity.SOURCE))
+    return Given(pa.table({"item": items}, SOURCE))
 
 
 def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listener) -> Schedule:
@@ -204,42 +220,3 @@ def _report(step: Step, span: tuple[float, float] | None) -> dict[str, Any]:
         "failed": manifest.counts["failed"],
         "seconds": round(span[1] - span[0], 3) if span else 0.0,
     }
-
-
-def measure(plan: Plan, scoring: Step | None) -> dict[str, Any]:
-    """Metrics in both directions, and how much of the dataset they are over."""
-    who = plan.video_embeddings.places
-    videos = [
-        who[row["video"]].outcome.error if row["status"] == OK else row["error"]
-        for row in plan.listing.videos.select(["status", "error", "video"]).to_pylist()
-    ]
-    coverage = {"videos": _coverage(videos)}
-    metrics: dict[str, Any] = {}
-    if scoring:
-        manifest = scoring.commit()
-        captions = [manifest.places[item].outcome.error for item in plan.listing.captions["item"].to_pylist()]
-        coverage["captions"] = _coverage(captions)
-        metrics = _ranked(manifest)
-    return {**metrics, "coverage": coverage}
-
-
-def _coverage(errors: Sequence[str | None]) -> dict[str, Any]:
-    """Counts of one error class, or None where all is well, for each item."""
-    failed = Counter(error for error in errors if error is not None)
-    return {
-        "asked": len(errors),
-        "ok": len(errors) - failed.total(),
-        "failed": failed.total(),
-        "errors": dict(sorted(failed.items())),
-    }
-
-
-def _ranked(manifest: Manifest) -> dict[str, Any]:
-    table = manifest.table(["status", "direction", "better", "equal"])
-    table = table.filter(pc.equal(table["status"], OK))
-    found = {}
-    for direction in (similarity.TEXT_TO_VIDEO, similarity.VIDEO_TO_TEXT):
-        rows = table.filter(pc.equal(table["direction"], direction))
-        ranks = expected_rank(rows["better"].to_numpy(), rows["equal"].to_numpy())
-        found[direction] = retrieval_metrics(ranks.astype(np.float64))
-    return found

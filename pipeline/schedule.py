@@ -11,6 +11,7 @@ from clip2video_pipe.pipeline.worker import Done, Feed
 from clip2video_pipe.stages.base import Stage
 
 TRIES = 2
+TOGETHER = 8  # times the usual size that a unit may grow to, to keep together what should be
 
 Listener = Callable[..., None]  # called as listener(event name, stage=..., ...)
 
@@ -25,6 +26,7 @@ class Job:
     feed: Callable[[Sequence[str]], Feed]  # the input of some of its items, once those are ready
     source: "Job | None" = None  # the job that makes its input, where that is part of this run
     completed: Callable[[], object] = lambda: None
+    together: Callable[[str], object] | None = None  # neighbours that are equal in this share a unit
 
 
 @dataclass(eq=False)
@@ -70,9 +72,8 @@ class Schedule:
         for job in self.jobs:
             self._ready[job] = deque()
             self._left[job] = len(job.missing)
-            step = self.shard_items * job.stage.bulk
-            for start in range(0, len(job.missing), step):
-                unit = self._unit(job, job.missing[start : start + step])
+            for items in _units(job.missing, self.shard_items * job.stage.bulk, job.together):
+                unit = self._unit(job, items)
                 if not unit.waits:
                     self._ready[job].append(unit)
         for job in self.jobs:
@@ -185,6 +186,19 @@ class Schedule:
         self.running -= 1
         self._ahead.pop(unit, None)
         self._ready[unit.job].appendleft(unit)
+
+
+def _units(items: Sequence[str], size: int, together: Callable[[str], object] | None) -> Iterator[Sequence[str]]:
+    """Parts of `size` items; a part goes on while its neighbours belong together, up to TOGETHER times that."""
+    start = 0
+    while start < len(items):
+        stop = min(start + size, len(items))
+        if together:
+            most = min(start + TOGETHER * size, len(items))
+            while stop < most and together(items[stop - 1]) == together(items[stop]):
+                stop += 1
+        yield items[start:stop]
+        start = stop
 
 
 def summary(events: Iterable[dict[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -1,6 +1,8 @@
 """What a worker does with one unit of work: read rows, let the stage process them, write a shard."""
 
 import contextlib
+import itertools
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,12 +24,28 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class Given:
-    """Rows that come with the unit."""
+    """Rows that come with the unit. Neighbours that are equal in the column `together` come in one table."""
 
     table: pa.Table
+    together: str | None = None
 
     def tables(self, store: Store, chunk: int) -> Iterator[pa.Table]:
-        return (self.table.slice(start, chunk) for start in range(0, self.table.num_rows, chunk))
+        starts = list(range(0, self.table.num_rows, chunk))
+        if self.together:
+            values = self.table[self.together].to_pylist()
+            starts = [start for start in range(len(values)) if not start or values[start] != values[start - 1]]
+            starts = _apart(starts, chunk)
+        for start, stop in itertools.pairwise([*starts, self.table.num_rows]):
+            yield self.table.slice(start, stop - start)
+
+
+def _apart(starts: Sequence[int], chunk: int) -> list[int]:
+    """Of these row numbers, those to cut at: the first, and the next that `chunk` rows more would be beyond."""
+    kept = list(starts[:1])
+    for start, following in itertools.pairwise([*starts, sys.maxsize]):
+        if following - kept[-1] > chunk and start > kept[-1]:
+            kept.append(start)
+    return kept
 
 
 @dataclass(frozen=True)
@@ -72,5 +90,6 @@ def run_unit(
                 start = time.perf_counter()
                 rows = stage.process(loaded)
                 busy += time.perf_counter() - start
-            writer.write(rows)
+            for first in range(0, rows.num_rows, stage.chunk):
+                writer.write(rows.slice(first, stage.chunk))
     return Done(writer.shard, began, time.time(), busy)

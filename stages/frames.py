@@ -1,5 +1,6 @@
 """videos -> frames: L small pictures of each video."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,7 @@ import pyarrow as pa
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.stages.base import Stage
-from clip2video_pipe.stages.decoding import Clip, DecodeError, decode
+from clip2video_pipe.stages.decoding import Clip, DecodeError, decode_segments
 from clip2video_pipe.stages.sampling import Sampling
 
 ROW_GROUP_BYTES = 16 << 20
@@ -53,7 +54,10 @@ class Frames(Stage):
         return {**super().params(), "sampling": self.sampling.key_params()}
 
     def process(self, table: pa.Table) -> pa.Table:
-        results = [self._decode(**row) for row in table.select(SOURCE.names[1:]).to_pylist()]
+        results: list[Clip | Outcome] = []
+        rows = table.select(SOURCE.names[1:]).to_pylist()
+        for path, segments in itertools.groupby(rows, key=lambda row: row["path"]):
+            results += self._decode(os.fsdecode(path), [(row["start"], row["end"]) for row in segments])
         outcomes = [r if isinstance(r, Outcome) else Outcome(schemas.OK) for r in results]
         clips = [None if isinstance(r, Outcome) else r for r in results]
         columns = {
@@ -63,16 +67,19 @@ class Frames(Stage):
         columns["pictures"] = _pictures(clips, self.size)
         return outcome_table(self.schema, table["item"].to_pylist(), outcomes, columns)
 
-    def _decode(self, path: bytes, start: float | None, end: float | None) -> Clip | Outcome:
-        name = os.fsdecode(path)
+    def _decode(self, name: str, segments: list[tuple[float | None, float | None]]) -> list[Clip | Outcome]:
+        """Clips of a file's segments, decoded in one pass."""
         try:
-            return decode(name, self.sampling, self.size, start=start, end=end, decoder=self.decoder)
+            found = decode_segments(name, self.sampling, self.size, segments, decoder=self.decoder)
         except DecodeError as error:
-            return Outcome(schemas.FAILED, error.failure, str(error))
+            found = [error] * len(segments)
         except MemoryError:
-            return Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory")
+            why = Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory")
+            return [why] * len(segments)
         except Exception as error:  # no decoder is free of surprises, and one video must not cost the others
-            return Outcome(schemas.FAILED, "unreadable", f"{name!r}: {type(error).__name__}: {error!r}")
+            why = Outcome(schemas.FAILED, "unreadable", f"{name!r}: {type(error).__name__}: {error!r}")
+            return [why] * len(segments)
+        return [Outcome(schemas.FAILED, c.failure, str(c)) if isinstance(c, DecodeError) else c for c in found]
 
 
 def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:

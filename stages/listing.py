@@ -1,7 +1,7 @@
 """a dataset -> videos, captions: which items there are, by content. No pixels are looked at."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,3 +92,10 @@ def _captions(captions: Sequence[Caption], row_of: dict[str, str]) -> tuple[pa.T
         for name, value in zip(columns, (caption_id, caption.video_id, key, text), strict=True):
             columns[name].append(value)
     return outcome_table(schemas.CAPTIONS, items, outcomes, columns), texts
+
+
+def list_bank(captions: Iterable[str]) -> pa.Table:
+    """Of schemas.QUERY_BANK: each text once; those that nothing is left of are no queries."""
+    texts = {keys.caption_key(text): text for text in map(clean, captions) if text}
+    outcomes = [Outcome(schemas.OK)] * len(texts)
+    return outcome_table(schemas.QUERY_BANK, list(texts), outcomes, {"text": list(texts.values())})

@@ -1,7 +1,8 @@
-"""Datasets: which videos there are and which captions belong to them. Each kind is a file here and a line below."""
+"""Datasets: which videos there are and which captions belong to them. Each kind is a file here."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 class DatasetError(ValueError):
@@ -26,10 +27,23 @@ class Caption:
     text: str
 
 
+GapKind = Literal["caption-without-video", "video-without-captions", "id-twice", "file-not-asked"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a dataset's files do not agree on: nothing that it names is used, and nothing is left out in silence."""
+
+    kind: GapKind
+    id: str  # a video_id, or a file's path
+    message: str
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Videos with unique ids, captions of those videos, and what the reader passed over (one line each)."""
+    """Videos with unique ids, captions of those videos, what does not fit together, and other notes, a line each."""
 
     videos: tuple[Video, ...]
     captions: tuple[Caption, ...]
     notes: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()

@@ -1,54 +1,35 @@
-"""A folder of video files, without captions."""
+"""Folders of video files, without captions."""
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from clip2video_pipe.stages.datasets import Dataset, DatasetError, Video
-
-EXTENSIONS = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
-)
+from clip2video_pipe.stages.datasets import Dataset, DatasetError, Gap, Video
+from clip2video_pipe.stages.datasets.files import EXTENSIONS, expand, is_video, text, walk
 
 
-def read_folder(path: Path) -> Dataset:
-    """Every file below `path` that is named like a video; its id is its path from there.
+def read_folder(patterns: Sequence[str]) -> Dataset:
+    """Every file below the folders, or found by the globs, that is named like a video.
 
-    Hidden files and folders are passed over, other files are counted in the notes. Raises DatasetError where no
-    file is left.
+    Its id is its path from the folder, of a file that a glob found its name; where two would have the same id, the
+    later one has its whole path, and is a gap. Hidden files and folders are passed over, other files are counted in the
+    notes. Raises DatasetError where no file is left.
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path)))
-    videos = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    videos: dict[str, Video] = {}
+    gaps: list[Gap] = []
+    others = 0
+    for root in (root for pattern in patterns for root in expand(pattern)):
+        for path in walk(root) if root.is_dir() else [root]:
+            if not is_video(path):
+                others += 1
+                continue
+            video_id = text(path.relative_to(root) if root.is_dir() else Path(path.name))
+            if video_id in videos and videos[video_id].path != path:
+                taken, video_id = video_id, text(path)
+                gaps.append(Gap("id-twice", video_id, f"would be {taken!r}, as {text(videos[taken].path)} is"))
+            videos.setdefault(video_id, Video(video_id, path))
+    shown = ", ".join(patterns)
     if not videos:
         known = " ".join(sorted(EXTENSIONS))
-        raise DatasetError(f"{path}: no video among its {len(files)} files; a video's name ends in one of {known}")
-    others = len(files) - len(videos)
-    notes = (f"{path}: {others} files are not named like videos and were passed over",) if others else ()
-    return Dataset(tuple(Video(_text(file.relative_to(path)), file) for file in videos), (), notes)
-
-
-def _text(path: Path) -> str:
-    """The path as text: bytes that are not UTF-8 are written as \\xNN."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+        raise DatasetError(f"{shown}: no video among its {others} files; a video's name ends in one of {known}")
+    notes = (f"{shown}: {others} files are not named like videos and were passed over",) if others else ()
+    return Dataset(tuple(videos.values()), (), notes, tuple(gaps))

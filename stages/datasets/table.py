@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip2video_pipe.stages.datasets import Caption, Dataset, DatasetError, Video
+from clip2video_pipe.stages.datasets.files import expand
 
 COLUMNS = ("video", "caption", "captions", "video_id", "start", "end")
 
@@ -19,22 +20,17 @@ Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]  # each with the place it was read from
 
 
-def read_table(path: Path, root: Path) -> Dataset:
-    """Rows with `video` (a path, from `root` where relative), and `caption` or `captions`; see `docs/configuration.md`.
+def read_table(patterns: Sequence[str], roots: Sequence[Path]) -> Dataset:
+    """Rows with `video` (a path, from the first of `roots` that has it) and captions; see `docs/configuration.md`.
 
     Rows that name the same video and segment are one video with the captions of all. Without a `video_id` its id is
     the path as written, and the segment behind it (`#t=2.0,5.0`). Raises DatasetError, naming the row.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DatasetError(f"{path}: a table's name ends in one of {' '.join(READERS)}, not {path.suffix!r}")
     videos: dict[str, Video] = {}
     captions: list[Caption] = []
-    count = 0
-    try:
-        for place, row in reader(path):
-            count += 1
-            video = _video(place, row, root)
+    for path in (path for pattern in patterns for path in expand(pattern)):
+        for place, row in _rows(path):
+            video = _video(place, row, roots)
             known = videos.setdefault(video.video_id, video)
             if known != video:
                 raise DatasetError(
@@ -42,14 +38,25 @@ def read_table(path: Path, root: Path) -> Dataset:
                     "give each an id of its own"
                 )
             captions += (Caption(video.video_id, text) for text in _captions(place, row))
+    return Dataset(tuple(videos.values()), tuple(captions))
+
+
+def _rows(path: Path) -> Rows:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DatasetError(f"{path}: a table's name ends in one of {' '.join(READERS)}, not {path.suffix!r}")
+    count = 0
+    try:
+        for found in reader(path):
+            count += 1
+            yield found
     except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise DatasetError(f"{path}: cannot be read as {path.suffix}: {error}") from error
     if not count:
         raise DatasetError(f"{path}: has no rows")
-    return Dataset(tuple(videos.values()), tuple(captions))
 
 
-def _video(place: str, row: Row, root: Path) -> Video:
+def _video(place: str, row: Row, roots: Sequence[Path]) -> Video:
     for column in row:
         if column not in COLUMNS:
             near = get_close_matches(str(column), COLUMNS, 1)
@@ -69,7 +76,8 @@ def _video(place: str, row: Row, root: Path) -> Video:
     for column, value in (("video", name), ("video_id", str(video_id))):
         if "\0" in value or not _is_text(value):
             raise DatasetError(f"{place}: column {column!r} is {value!r}; zero bytes and half characters are not text")
-    return Video(str(video_id), root / name, start, end)
+    places = [root / name for root in roots]
+    return Video(str(video_id), next((p for p in places[1:] and places if p.exists()), places[0]), start, end)
 
 
 def _is_text(value: str) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,17 @@ import numpy.typing as npt
 from clip2video_pipe.stages.decoding.failures import DecodeError, Failure
 from clip2video_pipe.stages.sampling import Sampling
 
-__all__ = ["DECODERS", "FAILURES", "Clip", "DecodeError", "Decoder", "Failure", "decode", "find_decoder"]
+__all__ = [
+    "DECODERS",
+    "FAILURES",
+    "Clip",
+    "DecodeError",
+    "Decoder",
+    "Failure",
+    "decode",
+    "decode_segments",
+    "find_decoder",
+]
 
 FAILURES: tuple[str, ...] = get_args(Failure)
 
@@ -46,7 +56,8 @@ class Clip:
             )
 
 
-Decoder = Callable[[str, Sampling, int, float, float], Clip]  # path, sampling, size, start, end (both in seconds)
+# Path, sampling, size, and the segments' starts and ends in seconds.
+Decoder = Callable[[str, Sampling, int, Sequence[tuple[float, float]]], list[Clip | DecodeError]]
 
 DECODERS = {"av": "clip2video_pipe.stages.decoding.pyav"}  # modules with a `decode`, imported when first used
 
@@ -74,12 +85,31 @@ def decode(
     it is sampled as if it were a file of its own. Raises DecodeError for what is wrong with the video, ValueError
     for arguments that fit no video.
     """
-    first, beyond = start or 0.0, math.inf if end is None else end
-    if size < 1 or not 0 <= first < beyond:
-        raise ValueError(f"size is {size} and the segment {start} to {end} s; need a size, and 0 <= start < end")
+    [clip] = decode_segments(path, sampling, size, [(start, end)], decoder=decoder)
+    if isinstance(clip, DecodeError):
+        raise clip
+    return clip
+
+
+def decode_segments(
+    path: str,
+    sampling: Sampling,
+    size: int,
+    segments: Sequence[tuple[float | None, float | None]],
+    *,
+    decoder: str = "av",
+) -> list[Clip | DecodeError]:
+    """`decode` of several segments of one video, in one pass over the file; they may overlap.
+
+    What is wrong with one segment is in its place. Raises DecodeError for what is wrong with all of the file.
+    """
+    bounds = [(start or 0.0, math.inf if end is None else end) for start, end in segments]
+    for first, beyond in bounds:
+        if size < 1 or not 0 <= first < beyond:
+            raise ValueError(f"size is {size} and the segment {first} to {beyond} s; need a size, and 0 <= start < end")
     decode_with = find_decoder(decoder)
     _check_file(path)
-    return decode_with(path, sampling, size, first, beyond)
+    return decode_with(path, sampling, size, bounds)
 
 
 def _check_file(path: str) -> None:

@@ -1,6 +1,6 @@
 """The PyAV decoder: ffmpeg's libraries in this process, one thread."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,30 +29,41 @@ DEFAULT = 5_000_000  # pixels that a stream marked as the default may lack, and 
 FALLBACK_RATE = 25.0  # what ffmpeg assumes where a file does not say
 
 
-def decode(path: str, sampling: Sampling, size: int, start: float, end: float) -> Clip:
-    """See `clip2video_pipe.stages.decoding.decode`.
+def decode(
+    path: str, sampling: Sampling, size: int, segments: Sequence[tuple[float, float]]
+) -> list[Clip | DecodeError]:
+    """See `clip2video_pipe.stages.decoding.decode_segments`.
 
     The frames are chosen from the packets' time stamps, and decoded in one go. Where the decoder shows others than
     the packets promised (damage, fields, packed frames), they are chosen again from those, and decoded once more.
     """
-    segment = Segment(start, end)
-    promised = segment.choose(_promised_times(path), sampling)
-    run = _decode_run(path, promised.indices, size)
-    chosen = segment.choose(run.shown, sampling)
+    cuts = [Segment(start, end) for start, end in segments]
+    promised = promised_times(path)
+    run = _decode_run(path, _wanted(cut.choose(promised, sampling) for cut in cuts), size)
+    chosen = [cut.choose(run.shown, sampling) for cut in cuts]
+    wanted = _wanted(chosen)
+    if not set(wanted.tolist()) <= run.pictures.keys():
+        run = _decode_run(path, wanted, size)
+    return [_clip(path, sampling, cut, its, run) for cut, its in zip(cuts, chosen, strict=True)]
+
+
+def _wanted(chosen: "Iterable[Chosen]") -> Indices:
+    return np.unique(np.concatenate([its.indices for its in chosen]))
+
+
+def _clip(path: str, sampling: Sampling, segment: "Segment", chosen: "Chosen", run: "Run") -> Clip | DecodeError:
     lost = segment.count(run.lost, run.shown.first)
     if not chosen.decoded and lost:
-        raise DecodeError("damaged", path, f"none of its frames can be decoded ({lost} packets failed)")
+        return DecodeError("damaged", path, f"none of its frames can be decoded ({lost} packets failed)")
     if not chosen.decoded:
-        raise DecodeError("no-frames", path, f"it shows {len(run.shown.times)} frames, none of them {segment}")
-    if not len(chosen.indices):
-        raise DecodeError("no-frames", path, f"of its {chosen.decoded} frames, {sampling} keeps none")
-    wanted = set(chosen.indices.tolist())
-    if not wanted <= run.pictures.keys():
-        run = _decode_run(path, chosen.indices, size)
-        if not wanted <= run.pictures.keys():  # a file may change between two runs
-            raise DecodeError("unreadable", path, "it does not decode to the same frames twice")
+        return DecodeError("no-frames", path, f"it shows {len(run.shown.times)} frames, none of them {segment}")
+    indices = chosen.indices.tolist()
+    if not indices:
+        return DecodeError("no-frames", path, f"of its {chosen.decoded} frames, {sampling} keeps none")
+    if not run.pictures.keys() >= set(indices):  # a file may change between two runs
+        return DecodeError("unreadable", path, "it does not decode to the same frames twice")
     return Clip(
-        pictures=np.stack([run.pictures[index] for index in chosen.indices.tolist()]),
+        pictures=np.stack([run.pictures[index] for index in indices]),
         times=chosen.times,
         rate=run.shown.rate,
         decoded=chosen.decoded,
@@ -121,9 +132,9 @@ class Run:
     height: int = 0
 
 
-def _promised_times(path: str) -> Shown:
+def promised_times(path: str) -> Shown:
     """What the packets say, before anything is decoded."""
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         rate = _rate(stream)
         found = [
             (packet.pts, packet.dts)
@@ -133,14 +144,14 @@ def _promised_times(path: str) -> Shown:
         # Frames are shown in the order of their presentation stamps, whatever the order of the packets.
         has_pts = all(pts is not None for pts, _ in found)
         stamps = sorted(stamp for pair in found if (stamp := pair[0] if has_pts else pair[1]) is not None)
-        return Shown(display_times(stamps, stamps, _tick(stream), rate), rate)
+        return Shown(display_times(stamps, stamps, tick_of(stream), rate), rate)
 
 
 def _decode_run(path: str, wanted: Indices, size: int) -> Run:
     """Decode all frames and keep small pictures of those whose index is in `wanted`."""
     keep = frozenset(wanted.tolist())
-    with _opened(path) as (container, stream):
-        rate, tick = _rate(stream), _tick(stream)
+    with opened(path) as (container, stream):
+        rate, tick = _rate(stream), tick_of(stream)
         pts: list[Stamp] = []
         dts: list[Stamp] = []
         run = Run(Shown(np.empty(0), rate), [])
@@ -160,7 +171,7 @@ def _decode_run(path: str, wanted: Indices, size: int) -> Run:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and the video stream in it to decode."""
     # "file:" keeps a colon in a name from being read as a protocol. Strict metadata would fail on old tags.
     try:
@@ -220,7 +231,7 @@ def _frames(
             frames = context.decode(packet)
         except (av.FFmpegError, ValueError):
             stamp = packet.pts if packet.pts is not None else packet.dts
-            lost.append(None if stamp is None else stamp * _tick(stream))
+            lost.append(None if stamp is None else stamp * tick_of(stream))
         else:
             yield from frames
     try:
@@ -264,7 +275,7 @@ def _rate(stream: VideoStream) -> float:
     return float(stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
 
 
-def _tick(stream: VideoStream) -> float:
+def tick_of(stream: VideoStream) -> float:
     return float(stream.time_base or 1)
 
 

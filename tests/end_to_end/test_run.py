@@ -74,13 +74,33 @@ def test_metrics_and_coverage(project):
     metrics = json.loads((project.store / "runs" / "small").glob("*/metrics.json").__next__().read_text())
     assert metrics == result["metrics"]
     for direction, queries in (("text_to_video", 12), ("video_to_text", 6)):
-        assert set(metrics[direction]) == {"R@1", "R@5", "R@10", "MedianR", "MeanR", "queries"}
+        assert {"R@1", "R@5", "R@10", "R@50", "R@100", "MedianR", "MeanR", "MRR", "rsum"} < set(metrics[direction])
         assert metrics[direction]["queries"] == queries
         assert metrics[direction]["R@10"] == 100
     assert metrics["coverage"] == {
         "videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}},
         "captions": {"asked": 12, "ok": 12, "failed": 0, "errors": {}},
+        "gaps": {},
     }
+
+
+def test_every_query_has_its_rank_and_its_best_wrong_match(project):
+    result = project.run()
+    [run] = (project.store / "runs" / "small").iterdir()
+    ranks = pq.read_table(run / "ranks.parquet").to_pylist()
+    found = {row["query_id"]: row for row in ranks if row["direction"] == "text_to_video"}
+    assert len(found) == 12
+    columns = pq.read_table(run / "columns.parquet")["video_id"].to_pylist()
+    for row in tables(project, result)["similarity"].to_pylist():
+        if row["direction"] == "text_to_video":
+            order = sorted(range(6), key=lambda column, row=row: -row["scores"][column])
+            own = columns.index(row["video_id"])
+            wrong = next(column for column in order if column != own)
+            said = found[row["query_id"]]
+            assert said["rank"] == 1 + order.index(own)
+            assert (said["score"], said["wrong_score"]) == (row["scores"][own], row["scores"][wrong])
+            assert said["wrong_id"] == columns[wrong]
+    assert {row["direction"] for row in ranks} == {"text_to_video", "video_to_text", "video_to_text_pool"}
 
 
 def test_what_fails_is_recorded_and_never_dropped(project, clips, tmp_path):
@@ -100,6 +120,13 @@ def test_what_fails_is_recorded_and_never_dropped(project, clips, tmp_path):
     expected = {"empty-caption": 1, "missing": 2, "unreadable": 1}
     assert coverage["captions"] == {"asked": 16, "ok": 12, "failed": 4, "errors": expected}
     assert json.loads(out)["metrics"]["text_to_video"]["queries"] == 12
+    gaps = {"caption-without-video": 3, "empty-caption": 1, "video-failed": 1, "video-without-file": 1}
+    assert coverage["gaps"] == gaps
+    missing = pq.read_table(json.loads(out)["run_dir"] + "/missing.parquet").to_pylist()
+    assert {(row["problem"], row["id"]) for row in missing} >= {
+        ("video-without-file", "nowhere.mp4"),
+        ("video-failed", str(tmp_path / "broken.mp4")),
+    }
     code, _, _ = project.command("run", "--json", option, "--set", "run.max_failure_rate=0.5")
     assert code == 0
 
@@ -128,7 +155,7 @@ def test_videos_without_captions_are_only_columns(project, clips):
 def test_a_folder_gives_embeddings_and_no_scores(project, clips):
     result = project.run("--set", f"dataset={{kind: folder, path: '{clips}'}}")
     assert list(result["stages"]) == ["videos", "frames", "video_embeddings"]
-    assert result["metrics"] == {"coverage": {"videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}}}}
+    assert result["metrics"] == {"coverage": {"videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}}, "gaps": {}}}
 
 
 def test_without_the_matrix_the_ranks_are_the_same(project):
@@ -160,12 +187,12 @@ def test_a_clip_that_vanished_for_a_moment_is_tried_again(project, clips, tmp_pa
     from clip2video_pipe.stages import frames
 
     lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
-    real = frames.decode
+    real = frames.decode_segments
 
     def vanished(path, *rest, **options):
         return real(path + ".gone" if lines[2]["video"] in path else path, *rest, **options)
 
-    monkeypatch.setattr(frames, "decode", vanished)
+    monkeypatch.setattr(frames, "decode_segments", vanished)
     code, out, _ = project.command("run", "--json")
     assert code == 3
     assert json.loads(out)["metrics"]["coverage"]["videos"]["errors"] == {"missing": 1}

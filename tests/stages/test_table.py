@@ -41,7 +41,7 @@ def write(path, rows):
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_format_says_the_same(tmp_path, suffix):
-    dataset = read_table(write(tmp_path / f"a table{suffix}", ROWS), ROOT)
+    dataset = read_table([str(write(tmp_path / f"a table{suffix}", ROWS))], [ROOT])
     assert dataset.videos == (Video("a b.mp4", ROOT / "a b.mp4"), Video("c.mp4", ROOT / "c.mp4"))
     assert dataset.captions == tuple(
         Caption(i, t) for i, t in [("a b.mp4", "one, quoted"), ("a b.mp4", "two"), ("c.mp4", "three")]
@@ -51,7 +51,7 @@ def test_every_format_says_the_same(tmp_path, suffix):
 def read_lines(tmp_path, *rows):
     path = tmp_path / "t.jsonl"
     path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
-    return read_table(path, ROOT)
+    return read_table([str(path)], [ROOT])
 
 
 def test_segments_and_ids(tmp_path):
@@ -109,5 +109,5 @@ def test_files_that_are_no_table_are_named(tmp_path, name, content, expected):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DatasetError) as caught:
-        read_table(path, ROOT)
+        read_table([str(path)], [ROOT])
     assert expected in str(caught.value)

@@ -1,0 +1,99 @@
+"""How a run's results look on a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from clip2video_pipe.pipeline.results import label
+from clip2video_pipe.pipeline.run import Result
+
+RECALLS = ("R@1", "R@5", "R@10", "R@50", "R@100")
+SHOWN = (*RECALLS, "MedianR", "MeanR", "MRR", "rsum", "queries")
+
+
+def show_result(console: Console, result: Result) -> None:
+    """Stages, metrics, and what has to be said beside them."""
+    table = Table(box=None)
+    for column in ("stage", "status", "items", "computed", "failed", "seconds"):
+        table.add_column(column, justify="left" if column in ("stage", "status") else "right")
+    for row in result.summary["stages"]:
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] else ""
+        counts = (str(row[name]) for name in ("items", "computed", "failed"))
+        table.add_row(row["stage"], row["status"], *counts, seconds)
+    console.print(table)
+    show_metrics(console, result.metrics, result.config.expected)
+    if result.config.strict and result.gaps:
+        _say(console, f"WARNING: the dataset has gaps: {counted(result.gaps)}; see missing.parquet")
+    for warning in result.summary["warnings"]:
+        _say(console, warning)
+    if result.config.model.seed is not None:
+        _say(
+            console,
+            f"The weights are untrained (model.seed: {result.config.model.seed}): these figures are chance, "
+            "and show that the pipeline runs, no more.",
+        )
+    _say(console, f"written to {result.summary['run_dir']}")
+
+
+def show_metrics(console: Console, metrics: Any, expected: Any = None) -> None:
+    """A row a direction, the published figures below it, and what the figures are over."""
+    directions = [name for name in metrics if name != "coverage"]
+    if directions:
+        console.print(_figures(metrics, directions, expected or {}))
+    for name in directions:
+        _notes(console, name, metrics[name])
+    if any("+" in name for name in directions):
+        _say(console, "* uses the whole query set: no figure for queries that come one by one")
+    coverage = metrics["coverage"]
+    for name in ("videos", "captions"):
+        if name in coverage:
+            said = coverage[name]
+            failed = f", {said['failed']} failed ({counted(said['errors'])})" if said["failed"] else ""
+            _say(console, f"{name}: {said['ok']} of {said['asked']} ok{failed}")
+    if coverage["gaps"]:
+        _say(console, f"gaps: {counted(coverage['gaps'])}")
+
+
+def _figures(metrics: Any, directions: list[str], expected: Mapping[str, Mapping[str, float]]) -> Table:
+    # Recalls that no query could miss tell nothing, and would not fit beside the others on a narrow terminal.
+    names = [name for name in SHOWN if any(name in metrics[d] for d in directions)]
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for direction in directions:
+        table.add_row(label(direction), *(_number(name, metrics[direction].get(name)) for name in names))
+        if published := expected.get(direction):
+            table.add_row("  published", *(_number(name, published.get(name)) for name in names))
+    return table
+
+
+def _notes(console: Console, direction: str, said: Any) -> None:
+    parts = []
+    if "R@1_low" in said:
+        parts.append(f"R@1 between {said['R@1_low']:.1f} and {said['R@1_high']:.1f} (95 %)")
+    if said.get("ties"):
+        parts.append(f"{said['ties']} queries share their rank with others")
+    if said.get("non_finite"):
+        parts.append(f"{said['non_finite']} queries left out: their scores are not finite")
+    if parts:
+        _say(console, f"{label(direction)}: {'; '.join(parts)}")
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f}" if name == "MRR" else f"{value:.1f}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`3 missing, 1 damaged`."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,90 @@
+"""Which files hold which videos: by id, whatever the extension and the sub-folder."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+
+from clip2video_pipe.stages.datasets import DatasetError, Gap, Video
+
+EXTENSIONS = frozenset(
+    f".{name}"
+    for names in ("3gp avi flv gif m2ts m4v mkv mov mp4", "mpeg mpg mts mxf ogv ts vob webm wmv")
+    for name in names.split()
+)
+CUT = re.compile(r"(?P<whole>.+)_(?P<start>\d+)_(?P<end>\d+)")  # an id that ends in its clip's seconds
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Every file below `root` in the order of names, hidden ones passed over."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether it stands for what it finds: a path that is there stands for itself."""
+    return any(sign in pattern for sign in "*?[") and not os.path.lexists(pattern)
+
+
+def expand(pattern: str) -> list[Path]:
+    """The path, or the files and folders that the glob finds (`**` for any depth), by name. Raises DatasetError."""
+    if not is_glob(pattern):
+        return [Path(pattern)]
+    found = sorted(map(Path, glob(pattern, recursive=True)))  # noqa: PTH207 - absolute patterns too
+    if not found:
+        raise DatasetError(f"dataset.path: {pattern!r} finds nothing (relative paths start at {Path.cwd()})")
+    return found
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is named like a video."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def text(path: Path) -> str:
+    """A path as text: bytes that are not UTF-8 are written as \\xNN."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+@dataclass
+class VideoFiles:
+    """The video files below some folders, by the id that they are named after."""
+
+    roots: Sequence[Path]
+    gaps: list[Gap] = field(default_factory=list)  # files that share an id with one found before
+    _found: dict[str, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for root in self.roots:
+            if not root.is_dir():
+                raise DatasetError(f"dataset.videos: {str(root)!r} is not a folder")
+            for path in filter(is_video, walk(root)):
+                first = self._found.setdefault(text(Path(path.stem)), path)
+                if first != path:
+                    self.gaps.append(Gap("id-twice", text(Path(path.stem)), f"{text(path)}: {text(first)} is used"))
+
+    def video(self, video_id: str, *, cut: bool) -> Video:
+        """The video of that id; with `cut`, also out of a full video, by the seconds in the id.
+
+        One without a file has a path that does not exist, so that it is counted as missing and not dropped.
+        """
+        if video_id in self._found:
+            return Video(video_id, self._found[video_id])
+        said = CUT.fullmatch(video_id) if cut else None
+        if said and said["whole"] in self._found:
+            return Video(video_id, self._found[said["whole"]], float(said["start"]), float(said["end"]))
+        return Video(video_id, self.roots[0] / f"{video_id}.*")
+
+    def not_asked(self, known: Iterable[str], *, cut: bool) -> list[Gap]:
+        """Files whose name is no id of the dataset, nor, with `cut`, that of a full video."""
+        names = set(known)
+        if cut:
+            names |= {said["whole"] for said in map(CUT.fullmatch, names) if said}
+        return [
+            Gap("file-not-asked", text(path), "no list or annotation of the dataset names it")
+            for name, path in self._found.items()
+            if name not in names
+        ]

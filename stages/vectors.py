@@ -1,0 +1,102 @@
+"""Many vectors by position: in memory, or in a scratch file where that would take too much."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clip2video_pipe.manifests.manifest import Manifest
+from clip2video_pipe.manifests.shards import read_rows
+
+Floats = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
+
+BLOCK = 4096  # rows read from shards at a time
+READERS = 2
+
+
+class Vectors:
+    """float32 [count, width]. The scratch file has no name, and goes with this object or its process."""
+
+    def __init__(self, count: int, width: int, *, in_memory: bool) -> None:
+        self.count = count
+        self.width = width
+        self._array = np.empty((count, width), np.float32) if in_memory else None
+        self._file = None if in_memory else tempfile.TemporaryFile(prefix="clip2video-pipe-", buffering=0)  # noqa: SIM115
+
+    @classmethod
+    def of(cls, rows: Floats) -> "Vectors":
+        """These rows, in memory."""
+        vectors = cls(0, rows.shape[1], in_memory=True)
+        vectors.count, vectors._array = len(rows), np.ascontiguousarray(rows, np.float32)
+        return vectors
+
+    def put(self, at: Positions, rows: Floats) -> None:
+        """Write rows [n, width] to positions [n]."""
+        if self._array is not None:
+            self._array[at] = rows
+        elif self._file is not None:
+            size = 4 * self.width
+            for place, row in zip(at.tolist(), np.ascontiguousarray(rows), strict=True):
+                os.pwrite(self._file.fileno(), row, place * size)
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows from `start` to `stop`; not to be written to."""
+        if self._array is not None:
+            return self._array[start:stop]
+        assert self._file is not None
+        rows = np.empty((stop - start, self.width), np.float32)
+        view, done = rows.reshape(-1).view(np.uint8).data, 0
+        while done < len(view):
+            count = os.preadv(self._file.fileno(), [view[done:]], start * 4 * self.width + done)
+            if not count:
+                raise OSError("the scratch file of vectors is shorter than what was written to it")
+            done += count
+        return rows
+
+    def take(self, at: Positions) -> Floats:
+        """Rows at positions [n], in that order."""
+        if self._array is not None:
+            return self._array[at]
+        rows = np.empty((len(at), self.width), np.float32)
+        for n, place in enumerate(at.tolist()):
+            rows[n] = self.read(place, place + 1)[0]
+        return rows
+
+
+def read_vectors(
+    manifest: Manifest, contents: pa.Array, width: int, join: Callable[[pa.Table], Floats], *, in_memory: bool
+) -> Vectors:
+    """What `join` makes of the rows of `contents` (item keys, in this order; the same one may come several times).
+
+    Each row is read once, shard after shard; `width` is that of the joined vectors.
+    """
+    vectors = Vectors(len(contents), width, in_memory=in_memory)
+    if not len(contents):
+        return vectors
+    items = manifest.items
+    found = pc.index_in(contents, items["item"].combine_chunks()).to_numpy(zero_copy_only=False).astype(np.int64)
+    wanted, member = np.unique(found, return_inverse=True)
+    places = items.select(["shard", "row"]).take(pa.array(wanted))
+    order = pc.sort_indices(places, [("shard", "ascending"), ("row", "ascending")]).to_numpy()
+    turns = np.empty(len(order), np.int64)
+    turns[order] = np.arange(len(order))
+    turns = turns[member]  # of each position: when its row is read
+    positions = np.argsort(turns, kind="stable")
+    turns = turns[positions]
+
+    def read(start: int) -> None:
+        part = places.take(pa.array(order[start : start + BLOCK]))
+        pairs = zip(part["shard"].to_pylist(), part["row"].to_pylist(), strict=True)
+        for table in read_rows(manifest.store, manifest.stage, manifest.key, pairs, chunk=BLOCK):
+            some = slice(*np.searchsorted(turns, [start, start + table.num_rows]))
+            vectors.put(positions[some], join(table)[turns[some] - start])
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(read, range(0, len(order), BLOCK)))
+    return vectors
