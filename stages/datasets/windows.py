@@ -19,8 +19,8 @@ def windows(duration: float, length: float, stride: float, shortest: float) -> l
     found: list[Window] = []
     start = 0.0
     while start + length <= duration:
-        found.append((start, start + length))
-        start = len(found) * stride
+        found.append((start, float(start + length)))
+        start = float(len(found) * stride)
     if not found:
         return [(0.0, None)]
     seen = found[-1][1] or 0.0
