@@ -1,4 +1,4 @@
-"""The command line: `clip2video-pipe run | plan | status | make-clips | weights`."""
+"""The command line: `clip2video-pipe run | plan | status | compare | make-clips | weights`."""
 
 import json
 import signal
@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from clip2video_pipe.manifests.store import StoreError
 from clip2video_pipe.models.errors import DeviceError, WeightsError
 from clip2video_pipe.pipeline import errors
+from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import Config, load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 
 app.add_typer(weights, name="weights")
+app.command("compare")(compare_runs)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")]
 Overrides = Annotated[

@@ -16,7 +16,6 @@ from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.stages.entrants import ORPHANED
 from clip2video_pipe.stages.metrics import Ties, ranks, retrieval_metrics
-from clip2video_pipe.stages.postprocessing import METHODS
 from clip2video_pipe.stages.scoring import TEXT_TO_VIDEO, VIDEO_TO_TEXT
 
 POOL = "video_to_text_pool"
@@ -164,10 +163,3 @@ def _caption_problem(error: str, message: str) -> str:
     if error == "empty-caption":
         return error
     return "caption-without-video" if message.startswith(ORPHANED) else "caption-failed"
-
-
-def label(direction: str) -> str:
-    """A direction as people read it; a star where the scores use the whole query set."""
-    name, plus, method = direction.partition("+")
-    assert not plus or method in METHODS
-    return name.replace("_", " ") + (f" + {method} *" if plus else "")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PostMethod = Literal["dual-softmax", "qb-norm", "sinkhorn"]
-METHODS: tuple[PostMethod, ...] = ("dual-softmax", "qb-norm", "sinkhorn")
 
 BETA = 20.0  # of QB-Norm, over cosines
 SINKHORN_PASSES = 10
