@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clip2video_pipe.stages.vectors import Floats, Positions, Vectors
+from clip2video_pipe.stages.vectors import BEYOND, Floats, Positions, Vectors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-HEIGHT = 4096  # gallery vectors in one product
+HEIGHT = BEYOND  # gallery vectors in one product
 QUERIES = 512  # queries in one product
 KEPT = 8  # tiles that are kept when they were needed early, and not computed again
 
@@ -42,7 +42,7 @@ class Gallery:
     """What queries are ranked over: group g is the vectors from `starts[g]` to `starts[g + 1]`, and none is empty.
 
     A query's score for a group is its maximum over the members, as papers do for several captions (reference 19).
-    Every product has one shape, filled up with zeros, so that equal vectors get equal scores wherever they come.
+    Every product has one shape, so that equal vectors get equal scores wherever they come.
     """
 
     vectors: Vectors
@@ -78,24 +78,21 @@ class Gallery:
         first, last = self.bounds[number], self.bounds[number + 1]
         starts = self.starts[first : last + 1]
         if self.is_single:
-            block = self._block(int(starts[0]), int(starts[-1]))
+            block = self._block(int(starts[0]))
             return Tile(int(first), product(queries, block)[:, : last - first], None, starts[:-1] - starts[0])
         pieces = [
-            product(self._block(start, min(start + self.height, int(starts[-1]))), queries)[: int(starts[-1]) - start]
+            product(self._block(start), queries)[: int(starts[-1]) - start]
             for start in range(int(starts[0]), int(starts[-1]), self.height)
         ]
         members = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         inner = starts[:-1] - starts[0]
         return Tile(int(first), torch.from_numpy(_group_maximum(members.numpy(), inner)).T.contiguous(), members, inner)
 
-    def _block(self, start: int, stop: int) -> "Tensor":
+    def _block(self, start: int) -> "Tensor":
+        """Always as many vectors: those after the tile's last one are for nothing, but of the same shape."""
         import torch
 
-        rows = self.vectors.read(start, stop)
-        height = min(self.height, -(-self.vectors.count // 64) * 64)
-        if len(rows) < height:
-            rows = np.concatenate([rows, np.zeros((height - len(rows), self.vectors.width), np.float32)])
-        return torch.from_numpy(rows)
+        return torch.from_numpy(self.vectors.read(start, start + min(self.height, -(-self.vectors.count // 64) * 64)))
 
 
 def _group_maximum(members: Floats, starts: Positions) -> Floats:

@@ -17,23 +17,26 @@ Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
 BLOCK = 4096  # rows read from shards at a time
+BEYOND = 4096  # rows of zeros that may be read after the last one: the most that a product is filled up with
 READERS = 2
 
 
 class Vectors:
-    """float32 [count, width]. The scratch file has no name, and goes with this object or its process."""
+    """float32 [count, width], and zeros beyond. A scratch file has no name, and goes with this object."""
 
     def __init__(self, count: int, width: int, *, in_memory: bool) -> None:
         self.count = count
         self.width = width
-        self._array = np.empty((count, width), np.float32) if in_memory else None
+        self._array = np.empty((count + BEYOND, width), np.float32) if in_memory else None
+        if self._array is not None:
+            self._array[count:] = 0
         self._file = None if in_memory else tempfile.TemporaryFile(prefix="clip2video-pipe-", buffering=0)  # noqa: SIM115
 
     @classmethod
     def of(cls, rows: Floats) -> "Vectors":
         """These rows, in memory."""
-        vectors = cls(0, rows.shape[1], in_memory=True)
-        vectors.count, vectors._array = len(rows), np.ascontiguousarray(rows, np.float32)
+        vectors = cls(len(rows), rows.shape[1], in_memory=True)
+        vectors.put(np.arange(len(rows)), rows)
         return vectors
 
     def put(self, at: Positions, rows: Floats) -> None:
@@ -46,12 +49,12 @@ class Vectors:
                 os.pwrite(self._file.fileno(), row, place * size)
 
     def read(self, start: int, stop: int) -> Floats:
-        """Rows from `start` to `stop`; not to be written to."""
+        """Rows from `start` to `stop`, up to BEYOND after the last one; not to be written to."""
         if self._array is not None:
             return self._array[start:stop]
         assert self._file is not None
-        rows = np.empty((stop - start, self.width), np.float32)
-        view, done = rows.reshape(-1).view(np.uint8).data, 0
+        rows = np.zeros((stop - start, self.width), np.float32)
+        view, done = rows[: self.count - start].reshape(-1).view(np.uint8).data, 0
         while done < len(view):
             count = os.preadv(self._file.fileno(), [view[done:]], start * 4 * self.width + done)
             if not count:
