@@ -1,5 +1,6 @@
 """similarity's inputs -> dual_softmax, qb_norm, sinkhorn: ranks by scores that use the whole query set."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +36,17 @@ class PostScores(Scoring):
     def schema(self) -> pa.Schema:
         return schemas.POST_SCORES
 
+    @abstractmethod
+    def fit(self, side: Side) -> Adjust:
+        """What the method does to the scores of one direction."""
+
+    def setup(self) -> None:
+        super().setup()
+        self._post = {side.direction: self.fit(side) for side in self._sides.values() if len(side.at)}
+
+    def rank(self, side: Side, chosen: Positions) -> tuple[Ranked, Floats | None]:
+        return self.ranked(side, chosen, self._post[side.direction]), None
+
     def ranked(self, side: Side, chosen: Positions, adjust: Adjust | None) -> Ranked:
         queries = side.queries.take(side.at[chosen])
         rows = self.rows_at_once(side.gallery)
@@ -60,16 +72,8 @@ class DualSoftmaxScores(PostScores):
     name: ClassVar[str] = "dual_softmax"
     version: ClassVar[int] = 1
 
-    def setup(self) -> None:
-        super().setup()
-        self._post = {
-            side.direction: DualSoftmax.fit(self.matrix(side.gallery, side.queries, side.at))
-            for side in self._sides.values()
-            if len(side.at)
-        }
-
-    def rank(self, side: Side, chosen: Positions) -> tuple[Ranked, Floats | None]:
-        return self.ranked(side, chosen, self._post[side.direction]), None
+    def fit(self, side: Side) -> Adjust:
+        return DualSoftmax.fit(self.matrix(side.gallery, side.queries, side.at))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -79,18 +83,8 @@ class SinkhornScores(PostScores):
 
     passes: int = SINKHORN_PASSES
 
-    def setup(self) -> None:
-        super().setup()
-        self._post = {
-            side.direction: Sinkhorn.fit(
-                self.matrix(side.gallery, side.queries, side.at), len(side.gallery), self.passes
-            )
-            for side in self._sides.values()
-            if len(side.at)
-        }
-
-    def rank(self, side: Side, chosen: Positions) -> tuple[Ranked, Floats | None]:
-        return self.ranked(side, chosen, self._post[side.direction]), None
+    def fit(self, side: Side) -> Adjust:
+        return Sinkhorn.fit(self.matrix(side.gallery, side.queries, side.at), len(side.gallery), self.passes)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -103,21 +97,20 @@ class QueryBankScores(PostScores):
 
     beta: float = BETA
 
-    def setup(self) -> None:
-        super().setup()
-        side = self._sides[TEXT_TO_VIDEO]
+    def fit(self, side: Side) -> QueryBank:
         embeddings, bank = self._load("caption_embeddings"), self._load("query_bank")
         captions = bank.items["item"].combine_chunks()
-        size = 4 * side.queries.width * len(captions)
-        width, room = side.queries.width, self.memory // 4
-        vectors = read_vectors(embeddings, captions, width, self._weighted, in_memory=size <= room)
+        width = side.queries.width
+        fits = 4 * width * len(captions) <= self.memory // 4
+        vectors = read_vectors(embeddings, captions, width, self._weighted, in_memory=fits)
         rows = self.matrix(side.gallery, vectors, np.arange(len(captions), dtype=np.int64))
-        self._post = QueryBank.fit(rows, len(side.gallery), self.beta / self._scale(embeddings))
+        self._bank = QueryBank.fit(rows, len(side.gallery), self.beta / self._scale(embeddings))
+        return self._bank
 
     def rank(self, side: Side, chosen: Positions) -> tuple[Ranked, Floats | None]:
         plain = self.ranked(side, chosen, None)
-        changed = self.ranked(side, chosen, self._post.normalised)
-        active = self._post.active.numpy()[plain.top[:, 0]]
+        changed = self.ranked(side, chosen, self._bank)
+        active = self._bank.active.numpy()[plain.top[:, 0]]
 
         def pick(new: Any, old: Any) -> Any:
             return np.where(active if new.ndim == 1 else active[:, None], new, old)

@@ -56,7 +56,7 @@ class QueryBank:
             active[scores.argmax(1)] = True
         return cls(log_sum_exp(beta * scores.double() for scores in bank()), active, beta)
 
-    def normalised(self, scores: "Tensor", first: int) -> "Tensor":
+    def __call__(self, scores: "Tensor", first: int) -> "Tensor":
         """Scores of queries whose best group is active."""
         return self.beta * scores.double() - self.log_sums[first : first + scores.shape[1]]
 

@@ -28,7 +28,7 @@ def test_a_query_bank_lowers_what_all_of_it_prefers():
     post = QueryBank.fit(rows(bank), 5, 0.5)
     assert post.active.tolist() == [False, True, False, False, False]
     expected = np.exp(0.5 * MATRIX) / np.exp(0.5 * bank).sum(axis=0)
-    assert post.normalised(torch.from_numpy(MATRIX), 0).numpy() == pytest.approx(np.log(expected))
+    assert post(torch.from_numpy(MATRIX), 0).numpy() == pytest.approx(np.log(expected))
 
 
 def test_sinkhorn_gives_every_group_the_same_share():
