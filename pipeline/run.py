@@ -94,9 +94,8 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
     for step in plan.steps:
         step.commit()
     scoring = plan.scoring()
-    if scoring:
-        compute(_schedule(config, store, _scoring_jobs(plan, scoring), listen), store)
-    for step in scoring:
+    for step in scoring:  # one after the other: each holds all vectors
+        compute(_schedule(config, store, _scoring_jobs(plan, step), listen), store)
         step.commit()
     results = measure(plan, scoring)
     spans = summary(log.events)
@@ -184,12 +183,14 @@ def _stage(step: Step) -> Any:
     return step.stage
 
 
-def _scoring_jobs(plan: Plan, scoring: Sequence[Step]) -> list[Job]:
+def _scoring_jobs(plan: Plan, step: Step) -> list[Job]:
+    if not step.missing:
+        return []
     # Queries of one video, and of neighbouring columns, in one shard: their own scores lie in few tiles.
     who = plan.entrants
     at = {item: n for n, item in enumerate([*who.captions["item"].to_pylist(), *who.videos["item"].to_pylist()])}
-    jobs = (_job(step, _rows_of_items, order=lambda item: at.get(item, -1)) for step in scoring)
-    return [job for job in jobs if job]
+    job = _job(step, _rows_of_items, order=lambda item: at.get(item, -1))
+    return [job] if job else []
 
 
 def _rows_of_items(items: Sequence[str]) -> Feed:

@@ -1,5 +1,6 @@
 """The whole run in this process, one unit after the other: for debugging and fast tests."""
 
+from copy import copy
 from types import TracebackType
 from typing import Self
 
@@ -18,9 +19,11 @@ class InlineEngine:
         return
 
     def run(self, schedule: Schedule, store: Store) -> None:
-        for job in schedule.jobs:
-            job.stage.setup()
+        # Copies are set up, so that what they hold goes when they are done.
+        stages = {job: copy(job.stage) for job in schedule.jobs}
+        for stage in stages.values():
+            stage.setup()
         while not schedule.done:
             unit = schedule.next("actor") or schedule.next("task")
             assert unit is not None, "a schedule that is not done has a unit for an idle engine"
-            schedule.finish(unit, run_unit(store, unit.job.stage, unit.items, unit.feed()))
+            schedule.finish(unit, run_unit(store, stages[unit.job], unit.items, unit.feed()))

@@ -28,7 +28,7 @@ DIED = "its worker died ({})"
 
 
 class Actor:
-    """Keeps each stage that it was given ready for its next unit."""
+    """Keeps the stages of a schedule ready for their next units."""
 
     def __init__(self) -> None:
         self._life = uuid.uuid4().hex
@@ -36,7 +36,13 @@ class Actor:
         self._stages: dict[str, Stage] = {}
 
     def ready(self, stages: Sequence[Stage]) -> str:
-        """Set stages up; the answer tells this process from the one that Ray starts in its place when it dies."""
+        """Set these stages up, and let go of others: a gallery or a model is large.
+
+        The answer tells this process from the one that Ray starts in its place when it dies.
+        """
+        wanted = {stage.identity.key for stage in stages}
+        with self._turn:
+            self._stages = {key: stage for key, stage in self._stages.items() if key in wanted}
         for stage in stages:
             self._set_up(stage)
         return self._life
@@ -48,12 +54,11 @@ class Actor:
         return run_unit(store, stage, items, feed, self._turn)
 
     def _set_up(self, stage: Stage) -> Stage:
-        """The one that is ready for its units; of each name the last is kept."""
         key = stage.identity.key
         with self._turn:
             if key not in self._stages:
                 stage.setup()
-                self._stages = {k: s for k, s in self._stages.items() if s.name != stage.name} | {key: stage}
+                self._stages[key] = stage
             return self._stages[key]
 
 
@@ -149,7 +154,7 @@ class RayEngine:
             signal.signal(signal.SIGTERM, terminated)  # Ray puts in its own, which ends the process in a stack trace
 
     def _prepare(self, schedule: Schedule) -> None:
-        """Make actors, where there is first work for them; those that are there stay as they are."""
+        """Make actors, where there is first work for them; those that are there get the schedule's stages."""
         embedding = schedule.has_work("actor")
         # Set up before there is a unit: it goes on while the first videos are decoded, what is wrong with weights is
         # known early, and a worker that dies of it is told from one that dies of a video.
@@ -173,6 +178,9 @@ class RayEngine:
             )
             handles: list[Any] = [remote.remote() for _ in range(self._shares.actors)]
             self._slots = [Slot(handle, handle.ready.remote(self._stages)) for handle in handles]
+        else:
+            for slot in self._slots:
+                slot.probe = slot.handle.ready.remote(self._stages)
         schedule.lookahead = 2 * len(self._slots) + self._shares.decoders
 
     def _dispatch(self, schedule: Schedule, store: Store) -> None:

@@ -103,3 +103,14 @@ def test_an_address_where_nobody_listens_is_said_at_once():
             _check_reachable(address)
     for address in ("local", "auto"):
         _check_reachable(address)
+
+
+def test_an_actor_lets_go_of_stages_that_are_over(pipeline):
+    """A gallery or a model is large: two of them would break what `score.memory` promises."""
+    from clip2video_pipe.pipeline.engines.ray_engine import Actor
+
+    first, second = pipeline.Doubling(), pipeline.Second()
+    actor = Actor()
+    life = actor.ready([first])
+    assert actor.ready([second]) == life
+    assert list(actor._stages) == [second.identity.key]
