@@ -28,7 +28,7 @@ from clip2video_pipe.stages.listing import Listing, list_bank, list_dataset
 from clip2video_pipe.stages.model import ModelSpec
 from clip2video_pipe.stages.post_scores import POST_STAGES
 from clip2video_pipe.stages.sampling import Sampling
-from clip2video_pipe.stages.scoring import Scoring
+from clip2video_pipe.stages.scoring import VIDEO_TO_TEXT, Direction, Scoring
 from clip2video_pipe.stages.similarity import Similarity
 from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
 
@@ -193,17 +193,20 @@ class Plan:
             if method == "qb-norm" and self.query_bank:
                 bank = {"query_bank": self.query_bank.hash}
             stages.append(POST_STAGES[method](manifests=hashes | bank, inputs=inputs | bank, **common))
-        return [Step(self.store, stage.identity, self.queries, stage) for stage in stages]
+        return [Step(self.store, stage.identity, self._queries(stage.directions), stage) for stage in stages]
 
     @property
     def queries(self) -> list[str]:
-        """Listing rows that are queries: every caption, and every video that was given one."""
+        """Listing rows that are queries of similarity: every caption, and every video that was given one."""
+        return self._queries(Similarity.directions)
+
+    def _queries(self, directions: Sequence[Direction]) -> list[str]:
+        captions: list[str] = self.listing.captions["item"].to_pylist()
+        if VIDEO_TO_TEXT not in directions:
+            return captions
         described = set(self.listing.captions["video_id"].to_pylist())
         videos = self.listing.videos.select(["item", "video_id"]).to_pylist()
-        return [
-            *self.listing.captions["item"].to_pylist(),
-            *(row["item"] for row in videos if row["video_id"] in described),
-        ]
+        return [*captions, *(row["item"] for row in videos if row["video_id"] in described)]
 
 
 def make_plan(config: Config, *, remember: bool = False) -> Plan:

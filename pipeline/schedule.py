@@ -11,7 +11,7 @@ from clip2video_pipe.pipeline.worker import Done, Feed
 from clip2video_pipe.stages.base import Stage
 
 TRIES = 2
-TOGETHER = 8  # times the usual size that a unit may grow to, to keep together what should be
+TOGETHER = 2  # times the usual size that a unit may grow to, to keep together what should be
 
 Listener = Callable[..., None]  # called as listener(event name, stage=..., ...)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from clip2video_pipe.stages.datasets import Gap
 from clip2video_pipe.stages.datasets.annotations import Annotations, once, read_csv, read_json, said
 from clip2video_pipe.stages.datasets.protocols import Protocol, Split
 
@@ -25,13 +26,13 @@ class Release:
             files.need("captions", CAPTIONS, *RELEASE[:2])
         self.splits: dict[str, str] = {}
         self.captions: dict[str, list[str]] = {}
-        self.listed: list[str] = []  # each file's ids, those of a second file that repeats the first left out
+        self.gaps: list[Gap] = []  # ids that a file has twice
         for path in paths:
             data = said(path, "the whole", read_json(path), dict, "an object with 'videos' and 'sentences'")
-            for row in said(path, "'videos'", data.get("videos", []), list, "a list"):
-                video_id = _text(path, row, "video_id")
-                if video_id not in self.splits or path == paths[0]:
-                    self.listed.append(video_id)
+            rows = said(path, "'videos'", data.get("videos", []), list, "a list")
+            ids = [_text(path, row, "video_id") for row in rows]
+            self.gaps += once(ids, path.name)[1]
+            for video_id, row in zip(ids, rows, strict=True):
                 self.splits.setdefault(video_id, OFFICIAL.get(str(row.get("split")), ""))
             # The original's file holds the same sentences as the release: beside it they would count twice.
             if path != paths[0] and paths[0].name == CAPTIONS:
@@ -53,14 +54,15 @@ class MsrvttFull(Protocol):
 
     def load(self, files: Annotations, split: str) -> Split:
         release = Release(files)
-        _, twice = once(release.listed, "the annotation file")
         path = files.find(f"MSRVTT_{split}.full.csv")
         if path:
-            return Split([row["video_id"] for row in read_csv(path, "video_id")], release.captions, str(path), twice)
+            return Split(
+                [row["video_id"] for row in read_csv(path, "video_id")], release.captions, str(path), release.gaps
+            )
         if any(release.splits.values()):
             ids = [video_id for video_id, its in release.splits.items() if its == split]
-            return Split(ids, release.captions, f"the annotations' split {split!r}", twice)
-        return Split(ALL[RANGES[split]], release.captions, f"the protocol's split {split!r}", twice)
+            return Split(ids, release.captions, f"the annotations' split {split!r}", release.gaps)
+        return Split(ALL[RANGES[split]], release.captions, f"the protocol's split {split!r}", release.gaps)
 
     def known(self, files: Annotations) -> set[str] | None:
         return set(ALL)
@@ -77,7 +79,8 @@ class Msrvtt1kA(Protocol):
     def load(self, files: Annotations, split: str) -> Split:
         if split == "train":
             files.need("the training list", TRAIN_9K, TEST_1KA)
-            return Split(_training_lists(files)["msrvtt-9k"], Release(files).captions, "the 9k training list")
+            release = Release(files)
+            return Split(_training_lists(files)["msrvtt-9k"], release.captions, "the 9k training list", release.gaps)
         path = files.need("the test list and its captions", TEST_1KA)
         captions: dict[str, list[str]] = {}
         ids = []

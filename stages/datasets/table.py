@@ -76,8 +76,10 @@ def _video(place: str, row: Row, roots: Sequence[Path]) -> Video:
     for column, value in (("video", name), ("video_id", str(video_id))):
         if "\0" in value or not _is_text(value):
             raise DatasetError(f"{place}: column {column!r} is {value!r}; zero bytes and half characters are not text")
-    places = [root / name for root in roots]
-    return Video(str(video_id), next((p for p in places[1:] and places if p.exists()), places[0]), start, end)
+    path = roots[0] / name
+    if len(roots) > 1:  # with one there is nothing to choose, and nothing is looked up
+        path = next((root / name for root in roots if (root / name).exists()), path)
+    return Video(str(video_id), path, start, end)
 
 
 def _is_text(value: str) -> bool:

@@ -44,7 +44,14 @@ def decode(
     wanted = _wanted(chosen)
     if not set(wanted.tolist()) <= run.pictures.keys():
         run = _decode_run(path, wanted, size)
-    return [_clip(path, sampling, cut, its, run) for cut, its in zip(cuts, chosen, strict=True)]
+    last = {index: number for number, its in enumerate(chosen) for index in its.indices.tolist()}
+    clips: list[Clip | DecodeError] = []
+    for number, (cut, its) in enumerate(zip(cuts, chosen, strict=True)):
+        clips.append(_clip(path, sampling, cut, its, run))
+        for index in its.indices.tolist():
+            if last[index] == number:  # no later segment has this picture: it need not be there twice
+                run.pictures.pop(index, None)
+    return clips
 
 
 def _wanted(chosen: "Iterable[Chosen]") -> Indices:

@@ -255,6 +255,8 @@ def test_scores_that_use_all_queries_are_rows_of_their_own(benchmark_of, make):
     computed = {stage["stage"]: stage["computed"] for stage in said["stages"]}
     assert computed["similarity"] == computed["frames"] == 0
     assert computed["query_bank"] == 2
+    assert computed["qb_norm"] == 6, "its captions: it has no video-to-text queries"
+    assert {stage["failed"] for stage in said["stages"]} == {0}
     out = benchmark.run("--set", "score.post=[dual-softmax, qb-norm, sinkhorn]")[1]
     assert "* uses the whole query set" in out
 

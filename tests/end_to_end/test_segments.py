@@ -35,7 +35,7 @@ def test_a_long_video_is_decoded_once(project, film, monkeypatch):
     passes = []
     real = pyav._decode_run
     monkeypatch.setattr(pyav, "_decode_run", lambda *given: passes.append(given[0]) or real(*given))
-    result = project.run(*options(film), "--set", "run.shard_items=1")
+    result = project.run(*options(film))
     assert result["metrics"]["coverage"]["videos"]["ok"] == 3
     assert len(passes) == 1
     [name] = [path.name for path in film.glob("*.mp4")]

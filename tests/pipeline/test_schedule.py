@@ -108,3 +108,22 @@ def test_what_never_started_is_not_charged(make):
     schedule.release(unit)
     assert schedule.next("task") is unit
     assert unit.tries == 0
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["a1", "a2", "a3", "b1", "c1"], [("a1", "a2", "a3"), ("b1", "c1")]),
+        (["a1", "b1", "b2", "b3", "c1"], [("a1", "b1", "b2", "b3"), ("c1",)]),
+        ([f"a{n}" for n in range(5)], [("a0", "a1", "a2", "a3"), ("a4",)]),
+        (list("abcde"), [("a", "b"), ("c", "d"), ("e",)]),
+    ],
+)
+def test_what_belongs_together_shares_a_unit_up_to_twice_its_size(pipeline, tmp_path, items, expected):
+    _, jobs = pipeline.chain(Store(str(tmp_path)), items)
+    jobs[0].together = lambda item: item[0]
+    schedule = Schedule(jobs, 2, lambda unit, why: done(unit).shard, lookahead=9)
+    units = []
+    while unit := schedule.next("task"):
+        units.append(unit.items)
+    assert units == expected

@@ -255,3 +255,12 @@ def test_folders_that_are_not_there_are_named(tmp_path):
         protocol("msvd").read(tmp_path / "nowhere", [tmp_path], "test")
     with pytest.raises(DatasetError, match=r"dataset\.videos: '.*nowhere' is not a folder"):
         VideoFiles([tmp_path / "nowhere"])
+
+
+def test_an_id_twice_in_an_annotation_file_is_said(tmp_path):
+    rows = [{"video_id": i, "split": "test"} for i in ("video7010", "video7011", "video7010")]
+    sentences = [{"video_id": i, "caption": "words"} for i in ("video7010", "video7011")]
+    put(tmp_path, "test_videodatainfo.json", {"videos": rows, "sentences": sentences})
+    found = protocol("msrvtt-full").read(tmp_path, videos(tmp_path, "video7010.mp4", "video7011.mp4"), "test")
+    assert gaps_of(found) == {("id-twice", "video7010")}
+    assert len(found.videos) == len(found.captions) == 2

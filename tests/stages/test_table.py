@@ -111,3 +111,15 @@ def test_files_that_are_no_table_are_named(tmp_path, name, content, expected):
     with pytest.raises(DatasetError) as caught:
         read_table([str(path)], [ROOT])
     assert expected in str(caught.value)
+
+
+def test_several_tables_and_roots(tmp_path):
+    """Globs find tables; a relative path is looked for in each root, and stays in the first where it is nowhere."""
+    for number in range(2):
+        (tmp_path / f"root {number}").mkdir()
+        (tmp_path / f"part-{number}.jsonl").write_text(json.dumps({"video": f"{number}.mp4", "caption": "words"}))
+    (tmp_path / "root 1" / "1.mp4").write_bytes(b"")
+    found = read_table([str(tmp_path / "part-*.jsonl")], [tmp_path / "root 0", tmp_path / "root 1"])
+    assert [video.path.parent.name for video in found.videos] == ["root 0", "root 1"]
+    with pytest.raises(DatasetError, match=r"dataset\.path: '.*none-\*\.csv' finds nothing"):
+        read_table([str(tmp_path / "none-*.csv")], [tmp_path])
