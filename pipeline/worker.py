@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,22 +29,23 @@ class Given:
     together: str | None = None
 
     def tables(self, store: Store, chunk: int) -> Iterator[pa.Table]:
-        starts = list(range(0, self.table.num_rows, chunk))
+        rows = self.table.num_rows
         if self.together:
             values = self.table[self.together].to_pylist()
-            starts = [start for start in range(len(values)) if not start or values[start] != values[start - 1]]
-            starts = _apart(starts, chunk)
-        for start, stop in itertools.pairwise([*starts, self.table.num_rows]):
+            bounds = _cuts([n for n in range(1, rows) if values[n] != values[n - 1]], rows, chunk)
+        else:
+            bounds = [*range(0, rows, chunk), rows]
+        for start, stop in itertools.pairwise(bounds):
             yield self.table.slice(start, stop - start)
 
 
-def _apart(starts: Sequence[int], chunk: int) -> list[int]:
-    """Of these row numbers, those to cut at: the first, and the next that `chunk` rows more would be beyond."""
-    kept = list(starts[:1])
-    for start, following in itertools.pairwise([*starts, sys.maxsize]):
-        if following - kept[-1] > chunk and start > kept[-1]:
-            kept.append(start)
-    return kept
+def _cuts(allowed: Sequence[int], rows: int, chunk: int) -> list[int]:
+    """Row numbers to cut at, 0 and `rows` included: only at `allowed` ones, as few as parts of `chunk` rows need."""
+    bounds = [0]
+    for cut, following in itertools.pairwise([*allowed, rows]):
+        if following - bounds[-1] > chunk:
+            bounds.append(cut)
+    return [*bounds, rows] if rows else []
 
 
 @dataclass(frozen=True)
