@@ -38,12 +38,12 @@ def _bytes(value: int | str) -> int:
     return found
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # One or several, each may be a glob.
@@ -137,7 +137,9 @@ class ScoreSettings(Settings):
     save_matrix: bool = True
     memory: Annotated[int, BeforeValidator(_bytes)] = 2 * 10**9  # bytes; what a worker that scores may hold
     ties: Ties = "expected"
-    post: tuple[PostMethod, ...] = Field(default=(), strict=False)  # extra result rows: scores that use all queries
+    post: Annotated[tuple[PostMethod, ...], BeforeValidator(_several)] = Field(
+        default=(), strict=False
+    )  # extra result rows: scores that use all queries
     query_bank: str | None = None  # for qb-norm: a file with a training caption a line; else the dataset's own
 
 

@@ -283,6 +283,7 @@ def test_a_query_bank_has_to_come_from_somewhere(project, tmp_path):
         ("score.ties=often", "score.ties: is 'often'"),
         ("score.post=[sinkhole]", "score.post.0: is 'sinkhole'"),
         ("score.post=[sinkhorn, sinkhorn]", "names a method twice"),
+        ("score.post=softmax", "score.post.0: is 'softmax'"),
         ("score.memory=2 apples", "score.memory: is '2 apples'"),
         ("score.memory=1MB", "at least 16 MiB"),
         ("expected={text_to_video: {R@2: 1}}", "expected.text_to_video"),
