@@ -19,7 +19,7 @@ def duration(path: Path) -> float | None:
             said = _said(stream)
         if said is not None:
             return said
-        shown = promised_times(str(path))
+        shown, _ = promised_times(str(path))
     except (DecodeError, av.FFmpegError):
         return None
     return float(shown.times[-1] - shown.times[0] + 1 / shown.rate) if len(shown.times) else None

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from clip2video_pipe.stages.decoding import Clip, geometry
 from clip2video_pipe.stages.decoding.failures import DecodeError
+from clip2video_pipe.stages.decoding.groups import CODECS, CONTAINERS, PASSING, Selection, is_start, select
 from clip2video_pipe.stages.decoding.timestamps import Stamp, display_times
 from clip2video_pipe.stages.sampling import Indices, Sampling, Times
 
@@ -34,16 +35,19 @@ def decode(
 ) -> list[Clip | DecodeError]:
     """See `clip2video_pipe.stages.decoding.decode_segments`.
 
-    The frames are chosen from the packets' time stamps, and decoded in one go. Where the decoder shows others than
-    the packets promised (damage, fields, packed frames), they are chosen again from those, and decoded once more.
+    The frames are chosen from the packets' time stamps, and no more than they need is decoded. Where a stream cannot
+    promise that this gives the same frames, all of it is decoded; and where that shows others than the packets
+    promised (damage, fields, packed frames), they are chosen again from those, and decoded once more.
     """
     cuts = [Segment(start, end) for start, end in segments]
-    promised = promised_times(path)
-    run = _decode_run(path, _wanted(cut.choose(promised, sampling) for cut in cuts), size)
-    chosen = [cut.choose(run.shown, sampling) for cut in cuts]
-    wanted = _wanted(chosen)
-    if not set(wanted.tolist()) <= run.pictures.keys():
-        run = _decode_run(path, wanted, size)
+    promised, packets = promised_times(path)
+    chosen = [cut.choose(promised, sampling) for cut in cuts]
+    run = None if packets is None else _decode_selected(path, promised, packets, _wanted(chosen), size)
+    if run is None:
+        run = _decode_run(path, _wanted(chosen), size)
+        chosen = [cut.choose(run.shown, sampling) for cut in cuts]
+        if not set(_wanted(chosen).tolist()) <= run.pictures.keys():
+            run = _decode_run(path, _wanted(chosen), size)
     last = {index: number for number, its in enumerate(chosen) for index in its.indices.tolist()}
     clips: list[Clip | DecodeError] = []
     for number, (cut, its) in enumerate(zip(cuts, chosen, strict=True)):
@@ -130,7 +134,7 @@ class Segment:
 
 @dataclass
 class Run:
-    """What came out of decoding a video from its beginning to its end."""
+    """What came out of decoding a video."""
 
     shown: Shown
     lost: list[float | None]  # seconds of the packets that did not decode, where they have a time
@@ -138,20 +142,95 @@ class Run:
     width: int = 0  # as shown, pixels
     height: int = 0
 
+    def keep(self, index: int, path: str, scaler: VideoReformatter, frame: VideoFrame, size: int) -> None:
+        """Make and keep the small picture of a frame."""
+        matrix = _matrix(frame)
+        if not self.pictures:
+            self.width, self.height = frame.width, frame.height
+            if geometry.is_sideways(matrix):
+                self.width, self.height = self.height, self.width
+        self.pictures[index] = _picture(path, scaler, frame, matrix, size)
 
-def promised_times(path: str) -> Shown:
-    """What the packets say, before anything is decoded."""
+
+@dataclass(frozen=True, eq=False)
+class Packets:
+    """A stream's packets in the order of decoding, where each shows one frame at a known time."""
+
+    pts: npt.NDArray[np.int64]  # [n]
+    starts: npt.NDArray[np.bool_]  # [n]: random access points
+    shown: npt.NDArray[np.int64]  # [frames]: stamps of the frames that are shown, in order
+
+
+def promised_times(path: str) -> tuple[Shown, Packets | None]:
+    """What the packets say, before anything is decoded; None where they do not say enough to leave any out."""
     with opened(path) as (container, stream):
         rate = _rate(stream)
-        found = [
-            (packet.pts, packet.dts)
-            for packet in _packets(path, container, stream, [])
-            if packet.size and not packet.is_discard
-        ]
+        context = stream.codec_context
+        lost: list[float | None] = []
+        every: list[tuple[Stamp, bool]] = []
+        found: list[tuple[Stamp, Stamp]] = []
+        for packet in _packets(path, container, stream, lost):
+            if not packet.size:
+                continue
+            start = packet.is_keyframe and is_start(codec_of(context), context.extradata, bytes(packet))
+            every.append((packet.pts, start))
+            if not packet.is_discard:
+                found.append((packet.pts, packet.dts))
         # Frames are shown in the order of their presentation stamps, whatever the order of the packets.
         has_pts = all(pts is not None for pts, _ in found)
         stamps = sorted(stamp for pair in found if (stamp := pair[0] if has_pts else pair[1]) is not None)
-        return Shown(display_times(stamps, stamps, tick_of(stream), rate), rate)
+        shown = Shown(display_times(stamps, stamps, tick_of(stream), rate), rate)
+        known = codec_of(context) in CODECS and container.format.name in CONTAINERS
+        if lost or not known or any(pts is None for pts, _ in every):
+            return shown, None
+        pts = np.array([pts for pts, _ in every], np.int64)
+        return shown, Packets(pts, np.array([start for _, start in every], bool), np.array(stamps, np.int64))
+
+
+def codec_of(context: Any) -> str:
+    """The codec's name, whatever decodes it: `av1`, not `libdav1d`."""
+    return str(context.codec.canonical_name)
+
+
+def _decode_selected(path: str, promised: Shown, packets: Packets, wanted: Indices, size: int) -> Run | None:
+    """Pictures of the frames `wanted`, by way of no more packets than they need; None where that does not do.
+
+    Packets that are not sent are read and thrown away: a file may end, or seek, as it likes.
+    """
+    selection = select(packets.pts, packets.starts, packets.shown[wanted])
+    if selection is None:
+        return None
+    index_of = dict(zip(packets.shown[wanted].tolist(), wanted.tolist(), strict=True))
+    run = Run(promised, [])
+    with opened(path) as (container, stream):
+        scaler = VideoReformatter()
+        for frame in _selected_frames(path, container, stream, selection, run.lost):
+            index = index_of.get(frame.pts) if frame.pts is not None else None
+            if index is not None and not frame.is_corrupt:
+                run.keep(index, path, scaler, frame, size)
+    return run if not run.lost and len(run.pictures) == len(index_of) else None
+
+
+def _selected_frames(
+    path: str, container: InputContainer, stream: VideoStream, selection: Selection, lost: list[float | None]
+) -> Iterator[VideoFrame]:
+    context = cast(Any, stream.codec_context)
+    number, running, may_pass = -1, False, codec_of(context) in PASSING
+    try:
+        for packet in _packets(path, container, stream, lost):
+            number += packet.size > 0
+            if not packet.size or number >= len(selection.send):
+                continue
+            if selection.fresh[number] and running:
+                yield from context.decode(None)
+                context.flush_buffers()
+            if selection.send[number]:
+                running = True
+                context.skip_frame = "NONREF" if may_pass and not selection.chosen[number] else "DEFAULT"
+                yield from context.decode(packet)
+        yield from context.decode(None)
+    except (av.FFmpegError, ValueError):
+        lost.append(None)
 
 
 def _decode_run(path: str, wanted: Indices, size: int) -> Run:
@@ -165,12 +244,7 @@ def _decode_run(path: str, wanted: Indices, size: int) -> Run:
         scaler = VideoReformatter()
         for frame in _frames(path, container, stream, run.lost):
             if len(pts) in keep:
-                matrix = _matrix(frame)
-                if not run.pictures:
-                    run.width, run.height = frame.width, frame.height
-                    if geometry.is_sideways(matrix):
-                        run.width, run.height = run.height, run.width
-                run.pictures[len(pts)] = _picture(path, scaler, frame, matrix, size)
+                run.keep(len(pts), path, scaler, frame, size)
             pts.append(frame.pts)
             dts.append(frame.dts)
         run.shown = Shown(display_times(pts, dts, tick, rate), rate)

@@ -33,8 +33,9 @@ def test_a_long_video_is_decoded_once(project, film, monkeypatch):
     from clip2video_pipe.stages.decoding import pyav
 
     passes = []
-    real = pyav._decode_run
-    monkeypatch.setattr(pyav, "_decode_run", lambda *given: passes.append(given[0]) or real(*given))
+    for name in ("_decode_run", "_decode_selected"):
+        real = getattr(pyav, name)
+        monkeypatch.setattr(pyav, name, lambda *given, real=real: passes.append(given[0]) or real(*given))
     result = project.run(*options(film))
     assert result["metrics"]["coverage"]["videos"]["ok"] == 3
     assert len(passes) == 1

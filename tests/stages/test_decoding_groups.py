@@ -1,0 +1,197 @@
+"""Decoding no more than is needed gives the same clip, bit for bit, as decoding all of it."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clip2video_pipe.stages.decoding import decode_segments, pyav
+from clip2video_pipe.stages.decoding.groups import select
+from clip2video_pipe.stages.sampling import Sampling
+
+X264 = "bframes=3:b-pyramid=normal:keyint=12:min-keyint=12:scenecut=0:threads=1"
+CASES = {
+    "h264, closed groups": ("libx264", "mp4", {"x264-params": X264}, {}),
+    "h264, open groups": ("libx264", "mkv", {"x264-params": X264 + ":open-gop=1"}, {}),
+    "h264, one key frame": ("libx264", "mp4", {"x264-params": "keyint=999:bframes=3:threads=1"}, {}),
+    "h264, all key frames": ("libx264", "mov", {"x264-params": "keyint=1:threads=1"}, {}),
+    "h264, recovery points": ("libx264", "ts", {"x264-params": "intra-refresh=1:keyint=12:bframes=0:threads=1"}, {}),
+    "h264, interlaced": ("libx264", "mp4", {"x264-params": X264 + ":tff=1"}, {}),
+    "h264, 10 bits": ("libx264", "mp4", {"x264-params": X264}, {"pix_fmt": "yuv420p10le"}),
+    "h264, transport stream": ("libx264", "ts", {"x264-params": X264}, {}),
+    "h264, open groups in a transport stream": ("libx264", "ts", {"x264-params": X264 + ":open-gop=1"}, {}),
+    "h264, fragmented": (
+        "libx264",
+        "mp4",
+        {"x264-params": X264},
+        {"container": {"movflags": "frag_keyframe+empty_moov"}},
+    ),
+    "h264, variable rate": ("libx264", "mkv", {"x264-params": X264}, {"variable": True}),
+    "h264, 120 frames a second": ("libx264", "mp4", {"x264-params": X264}, {"rate": 120}),
+    "h264, 1 frame a second": ("libx264", "mp4", {"x264-params": X264}, {"rate": 1}),
+    "h264, odd size": ("libx264", "mkv", {"x264-params": X264}, {"size": (95, 71), "pix_fmt": "yuv444p"}),
+    "h264, avi": ("libx264", "avi", {"x264-params": X264}, {}),
+    "hevc, closed groups": ("libx265", "mp4", {"x265-params": "keyint=12:open-gop=0:bframes=3:log-level=none"}, {}),
+    "hevc, open groups": ("libx265", "mkv", {"x265-params": "keyint=12:open-gop=1:bframes=3:log-level=none"}, {}),
+    "hevc, 10 bits": (
+        "libx265",
+        "mp4",
+        {"x265-params": "keyint=12:open-gop=1:bframes=3:log-level=none"},
+        {"pix_fmt": "yuv420p10le"},
+    ),
+    "vp8": ("libvpx", "webm", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10"}, {}),
+    "vp9": ("libvpx-vp9", "webm", {"g": "12", "lag-in-frames": "10", "cpu-used": "8"}, {}),
+    "av1": ("libsvtav1", "mkv", {"g": "12", "preset": "12"}, {}),
+    "mpeg4": ("mpeg4", "mp4", {"g": "12", "bf": "2"}, {}),
+    "mpeg4, avi": ("mpeg4", "avi", {"g": "12", "bf": "2"}, {}),
+    "mpeg2, transport stream": ("mpeg2video", "ts", {"g": "12", "bf": "2"}, {}),
+    "mpeg2, closed groups": (
+        "mpeg2video",
+        "mkv",
+        {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"},
+        {},
+    ),
+    "mjpeg": ("mjpeg", "mov", {}, {"pix_fmt": "yuvj420p"}),
+    "prores": ("prores_ks", "mov", {}, {"pix_fmt": "yuv422p10le"}),
+    "dnxhd": ("dnxhd", "mov", {"profile": "dnxhr_lb"}, {"pix_fmt": "yuv422p", "size": (256, 120)}),
+    "gif": ("gif", "gif", {}, {"pix_fmt": "rgb8"}),
+}
+IN_FULL = {"h264, avi", "mpeg4, avi", "vp8", "gif"}  # unknown times, or packets that show nothing
+
+
+def write(path, codec, options, size=(96, 72), pix_fmt="yuv420p", rate=25, variable=False, container=None, frames=60):
+    """A clip whose pictures move, so that every frame differs and refers to others."""
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000 if variable else rate)
+        rng = np.random.default_rng(0)
+        noise = rng.integers(0, 255, (size[1] + 2 * frames, size[0] + 2 * frames, 3), np.uint8)
+        time = 0
+        for number in range(frames):
+            picture = noise[number : number + size[1], 2 * number : 2 * number + size[0]] // 2
+            picture[:, : 1 + number] += 90
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+            frame.pts = time
+            time += int(rng.integers(5, 90)) if variable else 1
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def clip_of(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codecs")
+
+    def make(name):
+        codec, suffix, options, more = CASES[name]
+        path = folder / f"{name}.{suffix}"
+        return str(path) if path.exists() else write(path, codec, options, **more)
+
+    return make
+
+
+SAMPLINGS = [
+    Sampling(policy="uniform", grid_fps=5, keep_every=1, max_frames=3),
+    Sampling(policy="reference", grid_fps=5, keep_every=1, max_frames=12),
+    Sampling(policy="uniform", grid_fps=5, keep_every=1, max_frames=25),
+]
+SEGMENTS = [[(None, None)], [(0.5, 1.0), (0.9, 1.7), (2.0, None)], [(1.23, 1.31)]]
+
+
+def same(found, expected):
+    assert type(found) is type(expected), (found, expected)
+    if isinstance(found, pyav.Clip):
+        assert (found.pictures == expected.pictures).all()
+        assert found.times.tolist() == expected.times.tolist()
+        said = ("rate", "decoded", "lost", "width", "height")
+        assert [getattr(found, name) for name in said] == [getattr(expected, name) for name in said]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_clip_as_from_decoding_all(name, clip_of, monkeypatch):
+    path = clip_of(name)
+    runs = []
+    real, promised = pyav._decode_run, pyav.promised_times
+    monkeypatch.setattr(pyav, "_decode_run", lambda *given: runs.append(1) or real(*given))
+    found = [decode_segments(path, sampling, 48, cuts) for sampling in SAMPLINGS for cuts in SEGMENTS]
+    assert bool(runs) == (name in IN_FULL)
+    monkeypatch.setattr(pyav, "promised_times", lambda path: (promised(path)[0], None))
+    expected = [decode_segments(path, sampling, 48, cuts) for sampling in SAMPLINGS for cuts in SEGMENTS]
+    for clips, others in zip(found, expected, strict=True):
+        for clip, other in zip(clips, others, strict=True):
+            same(clip, other)
+
+
+def test_less_is_decoded(clip_of, monkeypatch):
+    """Of a clip with a key frame every 12 frames, one frame takes its group, as far as the frame."""
+    sent = []
+    monkeypatch.setattr(pyav, "select", lambda *given: sent.append(select(*given)) or sent[-1])
+    sampling = Sampling(policy="uniform", grid_fps=5, keep_every=1, max_frames=1)
+    decode_segments(clip_of("h264, closed groups"), sampling, 48, [(1.0, 1.08)])
+    assert 0 < sent[0].send.sum() <= 12
+
+
+@pytest.mark.parametrize("name", ["h264, closed groups", "hevc, closed groups", "vp9"])
+def test_where_a_packet_fails_all_is_decoded(name, clip_of, tmp_path, monkeypatch):
+    data = bytearray(Path(clip_of(name)).read_bytes())
+    for place in range(len(data) // 3, len(data) // 2):
+        data[place] ^= 0x55
+    path = tmp_path / f"broken{Path(clip_of(name)).suffix}"
+    path.write_bytes(data)
+    runs = []
+    real = pyav._decode_run
+    monkeypatch.setattr(pyav, "_decode_run", lambda *given: runs.append(1) or real(*given))
+    [clip] = decode_segments(str(path), SAMPLINGS[2], 48, [(None, None)])
+    assert runs, "a packet that fails, or a frame that does not come, is not passed over"
+    assert clip.lost or clip.decoded < 60
+
+
+@st.composite
+def streams(draw):
+    """Groups of packets, some with pictures that are shown before their group's start, and what is wanted."""
+    pts, starts, at = [], [], 0
+    for group in range(draw(st.integers(1, 5))):
+        size, early = draw(st.integers(1, 6)), draw(st.integers(0, 2)) if group else 0
+        inside = [at + early, *range(at, at + early), *draw(st.permutations(range(at + early + 1, at + early + size)))]
+        pts += inside
+        starts += [True, *[False] * (len(inside) - 1)]
+        at += early + size
+    return np.array(pts), np.array(starts), np.array(sorted(draw(st.sets(st.sampled_from(pts), min_size=1))))
+
+
+@given(streams())
+def test_what_is_sent_can_be_decoded(stream):
+    pts, starts, wanted = stream
+    found = select(pts, starts, wanted)
+    assert set(pts[found.chosen]) == set(wanted)
+    assert not (found.chosen & ~found.send).any()
+    group = np.cumsum(starts) - 1
+    for packet in np.flatnonzero(found.send):
+        its = np.flatnonzero(group == group[packet])
+        first = pts[its[0]]
+        trailing = its[(its <= packet) & (pts[its] >= first)]
+        assert found.send[trailing].all(), "all that came before it in its group"
+        if pts[packet] < first:
+            before = group == group[packet] - 1
+            its = pts >= pts[np.flatnonzero(before)[0]]
+            assert found.send[before & its].all(), "and the group before, where it reaches back"
+            assert not found.fresh[group == group[packet]].any()
+    for packet in np.flatnonzero(found.fresh):
+        assert starts[packet], "the decoder begins anew at a random access point alone"
+
+
+@pytest.mark.parametrize(
+    ("pts", "starts"),
+    [
+        ([0, 1, 2], [False, True, False]),  # begins in the middle of a group
+        ([2, 0, 1, 3], [True, False, False, False]),  # leading pictures with nothing before them
+        ([0, 1, 1], [True, False, False]),  # two frames at one time
+    ],
+)
+def test_streams_that_promise_nothing_are_decoded_in_full(pts, starts):
+    assert select(np.array(pts), np.array(starts), np.array([1])) is None
