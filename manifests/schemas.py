@@ -52,7 +52,7 @@ def frames(size: int) -> pa.Schema:
             pa.field("times", pa.list_(pa.float64())),  # seconds from the clip's first frame, one a picture
             pa.field("rate", pa.float64()),  # frames a second
             pa.field("decoded", pa.int32()),  # frames that the clip shows
-            pa.field("lost", pa.int32()),  # packets that did not decode
+            pa.field("lost", pa.int32()),  # packets that did not decode; of those that had to be
             pa.field("width", pa.int32()),  # of the video as it is shown, pixels
             pa.field("height", pa.int32()),
         ]

@@ -34,7 +34,7 @@ class Frames(Stage):
     """
 
     name: ClassVar[str] = "frames"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lane: ClassVar[Literal["task", "actor"]] = "task"
     passing: ClassVar[frozenset[str]] = frozenset({"missing", "out-of-memory"})
 
