@@ -69,7 +69,10 @@ def run(
     as_json: AsJson = False,
     engine: EngineName = None,
     allow_gaps: Annotated[
-        bool, typer.Option("--allow-gaps", help="Exit code 0 where a strict config's dataset has gaps.")
+        bool,
+        typer.Option(
+            "--allow-gaps", help="Exit code 0 where files are missing, or a strict config's dataset has other gaps."
+        ),
     ] = False,
 ) -> None:
     """Compute what is missing and print the metrics.
@@ -83,7 +86,7 @@ def run(
         _print_json(result.summary)
     else:
         show_result(Console(), result)
-    if result.too_many_failures:
+    if result.too_many_failures(allow_gaps):
         videos = result.metrics["coverage"]["videos"]
         _complain(
             f"{videos['failed']} of {videos['asked']} videos failed, more than run.max_failure_rate "

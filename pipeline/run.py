@@ -47,10 +47,11 @@ class Result:
         gaps: Mapping[str, int] = self.metrics["coverage"]["gaps"]
         return gaps
 
-    @property
-    def too_many_failures(self) -> bool:
+    def too_many_failures(self, allow_gaps: bool) -> bool:
+        """Whether more videos failed than the config allows; files that are not there are gaps, where those are."""
         videos = self.metrics["coverage"]["videos"]
-        return bool(videos["failed"] > self.config.run.max_failure_rate * videos["asked"])
+        failed = videos["failed"] - (videos["errors"].get("missing", 0) if allow_gaps else 0)
+        return bool(failed > self.config.run.max_failure_rate * videos["asked"])
 
 
 def run(config: Config, reporter: Reporter) -> Result:

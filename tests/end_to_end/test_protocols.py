@@ -170,8 +170,8 @@ def test_a_gap_is_loud_and_has_to_be_allowed(benchmark_of):
     gaps = "1 file-not-asked, 1 video-without-file"
     assert f"WARNING: the dataset has gaps: 2 caption-without-video, {gaps}" in out
     assert "--allow-gaps accepts them" in err
-    code, said, err = benchmark.run("--json", "--allow-gaps", *tolerant)
-    assert code == 0, err
+    code, said, err = benchmark.run("--json", "--allow-gaps")
+    assert code == 0, "a file that is not there is a gap, and not a failure beyond run.max_failure_rate"
     coverage = said["metrics"]["coverage"]
     assert coverage["gaps"] == {"caption-without-video": 2, "file-not-asked": 1, "video-without-file": 1}
     assert coverage["videos"] == {"asked": 3, "ok": 2, "failed": 1, "errors": {"missing": 1}}
