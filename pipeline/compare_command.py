@@ -12,7 +12,7 @@ from clip2video_pipe.pipeline.show import number
 
 
 def compare_runs(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Folders of runs, or configs: their last run.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of runs, or configs: their last run.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Show runs side by side: figures, the difference to the first, and a paired bootstrap of R@1."""
