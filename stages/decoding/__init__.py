@@ -40,6 +40,7 @@ class Clip:
     lost: int  # packets of it that did not decode
     width: int  # of the video as it is shown (rotated), pixels
     height: int
+    in_full: str = ""  # why all of the video was decoded; empty where no more was than the pictures need
 
     def __post_init__(self) -> None:
         n, size = len(self.times), self.pictures.shape[1] if self.pictures.ndim == 4 else 0
@@ -56,8 +57,8 @@ class Clip:
             )
 
 
-# Path, sampling, size, and the segments' starts and ends in seconds.
-Decoder = Callable[[str, Sampling, int, Sequence[tuple[float, float]]], list[Clip | DecodeError]]
+# Path, sampling, size, the segments' starts and ends in seconds, and threads.
+Decoder = Callable[[str, Sampling, int, Sequence[tuple[float, float]], int], list[Clip | DecodeError]]
 
 DECODERS = {"av": "clip2video_pipe.stages.decoding.pyav"}  # modules with a `decode`, imported when first used
 
@@ -98,6 +99,7 @@ def decode_segments(
     segments: Sequence[tuple[float | None, float | None]],
     *,
     decoder: str = "av",
+    threads: int = 1,
 ) -> list[Clip | DecodeError]:
     """`decode` of several segments of one video, in one pass over the file; they may overlap.
 
@@ -109,7 +111,7 @@ def decode_segments(
             raise ValueError(f"size is {size} and the segment {first} to {beyond} s; need a size, and 0 <= start < end")
     decode_with = find_decoder(decoder)
     _check_file(path)
-    return decode_with(path, sampling, size, bounds)
+    return decode_with(path, sampling, size, bounds, threads)
 
 
 def _check_file(path: str) -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import av
-from av.video.stream import VideoStream
 
 from clip2video_pipe.stages.decoding.failures import DecodeError
-from clip2video_pipe.stages.decoding.pyav import opened, promised_times, tick_of
+from clip2video_pipe.stages.decoding.opening import Source, opened
+from clip2video_pipe.stages.decoding.packets import read_all
 
 
 def duration(path: Path) -> float | None:
@@ -15,19 +15,20 @@ def duration(path: Path) -> float | None:
     What the container says of the stream; else its DURATION tag (Matroska); else from the time stamps of all packets.
     """
     try:
-        with opened(str(path)) as (_, stream):
-            said = _said(stream)
-        if said is not None:
-            return said
-        shown, _ = promised_times(str(path))
+        with opened(str(path)) as source:
+            said = _said(source)
+            if said is not None:
+                return said
+            shown = read_all(source).shown
     except (DecodeError, av.FFmpegError):
         return None
     return float(shown.times[-1] - shown.times[0] + 1 / shown.rate) if len(shown.times) else None
 
 
-def _said(stream: VideoStream) -> float | None:
+def _said(source: Source) -> float | None:
+    stream = source.stream
     if stream.duration:
-        return float(stream.duration * tick_of(stream))
+        return float(stream.duration * source.tick)
     tag = stream.metadata.get("DURATION", "")
     try:
         hours, minutes, seconds = (float(part) for part in tag.split(":"))

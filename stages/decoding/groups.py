@@ -29,21 +29,22 @@ class Selection:
     fresh: Bools  # [packets]: random access points that nothing is kept for
 
 
-def select(pts: Stamps, starts: Bools, wanted: Stamps) -> Selection | None:
+def select(pts: Stamps, starts: Bools, wanted: Stamps, *, part: bool = False) -> Selection | None:
     """The packets to decode for the frames stamped `wanted`; None where only all of them would be safe.
 
     `pts` [packets] are display stamps in the order of decoding, `starts` [packets] the random access points: each
     begins a group. A group is decoded up to its last wanted frame. Pictures of a group that are shown before its start
     may refer to the group before: where one is wanted that group is decoded too, all of it; else they are left out.
+    `part`: whether there may be packets before these; then the first group may have such pictures, none of them wanted.
     """
-    if not len(pts) or not starts[0] or len(np.unique(pts)) < len(pts):
+    if not len(pts) or not starts[0] or len(set(pts.tolist())) < len(pts):
         return None
     group = np.cumsum(starts) - 1
     leading = pts < pts[starts][group]
-    if leading[group == 0].any():
-        return None
     chosen = np.isin(pts, wanted)
-    if chosen.sum() < len(np.unique(wanted)):
+    if (leading & (chosen | (not part)))[group == 0].any():
+        return None
+    if chosen.sum() < len(set(wanted.tolist())):
         return None
     groups = int(group[-1]) + 1
     reaches_back = np.zeros(groups + 1, bool)

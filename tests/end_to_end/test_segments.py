@@ -33,9 +33,8 @@ def test_a_long_video_is_decoded_once(project, film, monkeypatch):
     from clip2video_pipe.stages.decoding import pyav
 
     passes = []
-    for name in ("_decode_run", "_decode_selected"):
-        real = getattr(pyav, name)
-        monkeypatch.setattr(pyav, name, lambda *given, real=real: passes.append(given[0]) or real(*given))
+    real = pyav.decode
+    monkeypatch.setattr(pyav, "decode", lambda *given: passes.append(given[0]) or real(*given))
     result = project.run(*options(film))
     assert result["metrics"]["coverage"]["videos"]["ok"] == 3
     assert len(passes) == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip2video_pipe.stages.decoding import decode_segments, pyav
+from clip2video_pipe.stages.decoding import Clip, DecodeError, decode_segments, packets, pyav
 from clip2video_pipe.stages.decoding.groups import select
 from clip2video_pipe.stages.sampling import Sampling
 
@@ -60,6 +60,7 @@ CASES = {
     "dnxhd": ("dnxhd", "mov", {"profile": "dnxhr_lb"}, {"pix_fmt": "yuv422p", "size": (256, 120)}),
     "gif": ("gif", "gif", {}, {"pix_fmt": "rgb8"}),
 }
+REACHED = {"h264, closed groups", "hevc, closed groups", "vp9", "mpeg4", "mpeg2, closed groups", "mjpeg"}  # by seeking
 IN_FULL = {"h264, avi", "mpeg4, avi", "vp8", "gif"}  # unknown times, or packets that show nothing
 
 
@@ -105,7 +106,7 @@ SEGMENTS = [[(None, None)], [(0.5, 1.0), (0.9, 1.7), (2.0, None)], [(1.23, 1.31)
 
 def same(found, expected):
     assert type(found) is type(expected), (found, expected)
-    if isinstance(found, pyav.Clip):
+    if isinstance(found, Clip):
         assert (found.pictures == expected.pictures).all()
         assert found.times.tolist() == expected.times.tolist()
         said = ("rate", "decoded", "lost", "width", "height")
@@ -115,22 +116,47 @@ def same(found, expected):
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_clip_as_from_decoding_all(name, clip_of, monkeypatch):
     path = clip_of(name)
-    runs = []
-    real, promised = pyav._decode_run, pyav.promised_times
-    monkeypatch.setattr(pyav, "_decode_run", lambda *given: runs.append(1) or real(*given))
     found = [decode_segments(path, sampling, 48, cuts) for sampling in SAMPLINGS for cuts in SEGMENTS]
-    assert bool(runs) == (name in IN_FULL)
-    monkeypatch.setattr(pyav, "promised_times", lambda path: (promised(path)[0], None))
+    assert {bool(c.in_full) for clips in found for c in clips if isinstance(c, Clip)} == {name in IN_FULL}
+    monkeypatch.setattr(pyav, "_of_selected", lambda *given: None)
     expected = [decode_segments(path, sampling, 48, cuts) for sampling in SAMPLINGS for cuts in SEGMENTS]
     for clips, others in zip(found, expected, strict=True):
         for clip, other in zip(clips, others, strict=True):
             same(clip, other)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_clip_from_a_long_file(name, clip_of, monkeypatch):
+    """Which is not kept in memory, and of which a part is reached by seeking."""
+    path = clip_of(name)
+    cuts = [*SEGMENTS, [(0.7, 0.9)], [(2.2, None)]]
+    expected = [decode_segments(path, sampling, 48, cut) for sampling in SAMPLINGS for cut in cuts]
+    parts = []
+    real = packets.read_part
+    monkeypatch.setattr(packets, "HELD", 0)
+    monkeypatch.setattr(packets, "LONG", 0)
+    monkeypatch.setattr(pyav, "read_part", lambda *given: parts.append(real(*given)) or parts[-1])
+    found = [decode_segments(path, sampling, 48, cut) for sampling in SAMPLINGS for cut in cuts]
+    for clips, others in zip(found, expected, strict=True):
+        for clip, other in zip(clips, others, strict=True):
+            same(clip, other)
+            assert isinstance(clip, DecodeError) or bool(clip.in_full) == (name in IN_FULL)
+    if name in REACHED:
+        reached = [part for part in parts if part is not None]
+        assert reached and all(len(part.packets.pts) < 60 for part in reached)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_clip_on_several_threads(name, clip_of):
+    path = clip_of(name)
+    [clip], [other] = (decode_segments(path, SAMPLINGS[1], 48, [(None, None)], threads=n) for n in (1, 3))
+    same(clip, other)
+
+
 def test_less_is_decoded(clip_of, monkeypatch):
     """Of a clip with a key frame every 12 frames, one frame takes its group, as far as the frame."""
     sent = []
-    monkeypatch.setattr(pyav, "select", lambda *given: sent.append(select(*given)) or sent[-1])
+    monkeypatch.setattr(pyav, "select", lambda *given, **more: sent.append(select(*given, **more)) or sent[-1])
     sampling = Sampling(policy="uniform", grid_fps=5, keep_every=1, max_frames=1)
     decode_segments(clip_of("h264, closed groups"), sampling, 48, [(1.0, 1.08)])
     assert 0 < sent[0].send.sum() <= 12
@@ -143,11 +169,8 @@ def test_where_a_packet_fails_all_is_decoded(name, clip_of, tmp_path, monkeypatc
         data[place] ^= 0x55
     path = tmp_path / f"broken{Path(clip_of(name)).suffix}"
     path.write_bytes(data)
-    runs = []
-    real = pyav._decode_run
-    monkeypatch.setattr(pyav, "_decode_run", lambda *given: runs.append(1) or real(*given))
     [clip] = decode_segments(str(path), SAMPLINGS[2], 48, [(None, None)])
-    assert runs, "a packet that fails, or a frame that does not come, is not passed over"
+    assert clip.in_full, "a packet that fails, or a frame that does not come, is not passed over"
     assert clip.lost or clip.decoded < 60
 
 

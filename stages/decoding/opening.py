@@ -1,0 +1,110 @@
+"""Opening a video with ffmpeg's libraries: one place says what may be opened, and which stream of it is the video."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from clip2video_pipe.stages.decoding.failures import DecodeError
+
+DEFAULT = 5_000_000  # pixels that a stream marked as the default may lack, and ffmpeg still takes it
+
+FALLBACK_RATE = 25.0  # what ffmpeg assumes where a file does not say
+
+# Lists of other files: what a video names must never be opened.
+PLAYLISTS = frozenset(["concat", "dash", "hls", "image2", "imf", "sdp"])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An open file and the stream of it that is decoded."""
+
+    path: str
+    container: InputContainer
+    stream: VideoStream
+
+    @property
+    def codec(self) -> str:
+        """The codec's name, whatever decodes it: `av1`, not `libdav1d`."""
+        return str(cast(Any, self.stream.codec_context).codec.canonical_name)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, as ffmpeg takes them from a file."""
+        return float(self.stream.guessed_rate or self.stream.average_rate or FALLBACK_RATE)
+
+    @property
+    def tick(self) -> float:
+        """Seconds of a unit of its time stamps."""
+        return float(self.stream.time_base or 1)
+
+    def packets(self, lost: list[float | None]) -> "Iterator[Packet[VideoStream]]":
+        """The stream's packets from here on; where the file cannot be read on, that is one loss and the end."""
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size:  # in AVI, one without is a frame that was dropped; to a decoder it would mean the end
+                    yield packet
+        except av.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            lost.append(None)
+        except IndexError:
+            pass  # after the last packet PyAV looks up all streams, and fails where one has appeared on the way
+
+
+@contextmanager
+def opened(path: str, threads: int = 1) -> Iterator[Source]:
+    """The file and the video stream in it to decode. Raises DecodeError; what it raises inside passes through."""
+    # "file:" keeps a colon in a name from being read as a protocol. Strict metadata would fail on old tags.
+    try:
+        container = av.open(
+            f"file:{Path(path).absolute()}", metadata_errors="replace", options={"protocol_whitelist": "file"}
+        )
+    except (av.FFmpegError, UnicodeError) as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise DecodeError("unreadable", path, f"it cannot be opened as a video: {reason(error)}") from error
+    with container:
+        if PLAYLISTS & set(container.format.name.split(",")):
+            raise DecodeError("unreadable", path, f"it is a list of other files ({container.format.name}), not a video")
+        stream = _video_stream(container)
+        if stream is None:
+            kinds = ", ".join(sorted({other.type for other in container.streams})) or "nothing"
+            raise DecodeError("no-video-stream", path, f"it holds no video, but {kinds}")
+        if not _has_decoder(stream):
+            raise DecodeError("unreadable", path, "there is no decoder for its video")
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all
+        stream.codec_context.thread_type = "NONE" if threads == 1 else "AUTO"
+        stream.codec_context.thread_count = threads
+        yield Source(path, container, stream)
+
+
+def _video_stream(container: InputContainer) -> VideoStream | None:
+    """The stream that the ffmpeg program takes, which is not always `streams.best` of its libraries."""
+
+    def score(stream: VideoStream) -> tuple[bool, bool, int]:
+        if not _has_decoder(stream):
+            return False, False, 0
+        is_cover_art = bool(stream.disposition & Disposition.attached_pic)
+        is_default = bool(stream.disposition & Disposition.default)
+        return True, not is_cover_art, stream.width * stream.height + is_default * DEFAULT
+
+    return max(container.streams.video, key=score, default=None)
+
+
+def _has_decoder(stream: VideoStream) -> bool:
+    return cast(Any, stream.codec_context) is not None  # without, a stream has no width either
+
+
+def reason(error: Exception) -> str:
+    """What an error of ffmpeg's says, in a few words."""
+    return getattr(error, "strerror", None) or str(error)
