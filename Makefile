@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo test lint types bench-embed bench-score clean
+.PHONY: demo test lint types bench-decode bench-embed bench-score clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -30,6 +30,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) .types build *.egg-info
+
+bench-decode: $(VENV)/installed
+	$(BIN)/python -m benchmarks.decode
 
 bench-embed: $(VENV)/installed
 	$(BIN)/python -m benchmarks.embed

@@ -196,9 +196,7 @@ def _spans(group: npt.NDArray[np.int64], selection: Selection) -> Iterator[tuple
             yield int(part[0]), int(part[-1])
 
 
-def _seek(
-    source: Source, packets: Packets, numbers: dict[int, int], first: int
-) -> "tuple[int, Iterator[Packet[Any]]]":
+def _seek(source: Source, packets: Packets, numbers: dict[int, int], first: int) -> "tuple[int, Iterator[Packet[Any]]]":
     """Go to just before packet `first`: the number of the one before, and what comes from there. Raises Astray."""
     for stamp in (int(packets.pts[first]), int(packets.dts[first]), int(packets.dts[0])):
         try:

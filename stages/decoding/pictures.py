@@ -50,7 +50,7 @@ class Pictures:
         slot = self._slots.get(index)
         if slot is None:
             return
-        matrix = _matrix(frame)
+        matrix = matrix_of(frame)
         if not self._made:
             self.width, self.height = frame.width, frame.height
             if geometry.is_sideways(matrix):
@@ -83,6 +83,7 @@ class Pictures:
             picture[..., channel] = geometry.center_crop(geometry.shown(pixels, matrix), self._size)
 
 
-def _matrix(frame: VideoFrame) -> geometry.Matrix:
+def matrix_of(frame: VideoFrame) -> geometry.Matrix:
+    """How a frame is turned when it is shown."""
     data = cast(Any, frame.side_data).get("DISPLAYMATRIX")
     return geometry.AS_STORED if data is None else geometry.display_matrix(bytes(data))
