@@ -1,4 +1,4 @@
-"""How fast clips are decoded, as ratios on one core: `make bench-decode`. Generated clips, and real ones where they are.
+"""How fast clips are decoded, as ratios on one core: `make bench-decode`. Clips are made, and real ones where they are.
 
 Every alternative gives the same frames as we do, plain PyAV the very same bytes.
 """

@@ -1,7 +1,8 @@
 """Arrow schemas of every table in the store.
 
 Each begins with the same four columns: `item` (its key), `status` (`ok` or `failed`), and for a failed row the
-`error` (a class, one word) and the `message` (one line). A failed row has nulls in the other columns.
+`error` (a class, one word) and the `message` (one line). A failed row has nulls in the other columns. The message of
+an `ok` row, where it has one, is a note: `class: text`.
 """
 
 import pyarrow as pa

@@ -25,6 +25,7 @@ Figure = Literal["R@1", "R@5", "R@10", "R@50", "R@100", "MedianR", "MeanR"]
 
 SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 LEAST_MEMORY = 16 << 20
+LEAST_DECODER = 256 << 20  # what the libraries take, and room for a video
 
 
 def _bytes(value: int | str) -> int:
@@ -96,6 +97,8 @@ class SamplingSettings(Settings):
     max_frames: int = Field(default=12, ge=1)
     size: int | None = None  # pixels; the preset's own where it is not said
     decoder: Literal["av"] = "av"
+    min_frames: int = Field(default=1, ge=1)  # of a clip; with fewer that decode it fails
+    damaged: Literal["keep", "fail"] = "keep"  # clips of which some packets do not decode
 
 
 class ModelSettings(Settings):
@@ -148,6 +151,8 @@ class RunSettings(Settings):
     engine: Literal["ray", "inline"] = "ray"
     shard_items: int = Field(default=64, ge=1)
     max_failure_rate: float = Field(default=0.05, ge=0, le=1)  # of the videos
+    decode_timeout: float = Field(default=600, gt=0, le=10**6)  # seconds for a video, or a segment of one
+    decode_memory: Annotated[int, BeforeValidator(_bytes), Field(ge=LEAST_DECODER)] = 4 * 10**9  # bytes, of a worker
 
 
 class Config(Settings):
@@ -371,6 +376,11 @@ def _check_sense(config: Config, source: _Source) -> None:
     segments = None if isinstance(dataset, ProtocolDataset) else dataset.segments
     if segments and segments.shortest > segments.length:
         raise wrong(("dataset", "segments", "shortest"), f"is {segments.shortest}, longer than a window")
+    if sampling.min_frames > sampling.max_frames:
+        raise wrong(
+            ("sampling", "min_frames"),
+            f"is {sampling.min_frames}, but sampling.max_frames is {sampling.max_frames}: no clip has as many",
+        )
     if len(set(score.post)) < len(score.post):
         raise wrong(("score", "post"), f"names a method twice: {', '.join(score.post)}")
     if score.query_bank is not None and "qb-norm" not in score.post:

@@ -22,6 +22,7 @@ from clip2video_pipe.pipeline.training_lists import training_captions, training_
 from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings
 from clip2video_pipe.stages.datasets import Dataset
+from clip2video_pipe.stages.decoding.apart import Limits
 from clip2video_pipe.stages.entrants import OUTCOMES, Entrants, entrants
 from clip2video_pipe.stages.frames import Frames
 from clip2video_pipe.stages.listing import Listing, list_bank, list_dataset
@@ -236,6 +237,9 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
         ),
         size=size,
         decoder=config.sampling.decoder,
+        min_frames=config.sampling.min_frames,
+        damaged=config.sampling.damaged,
+        limits=Limits(config.run.decode_timeout, config.run.decode_memory),
     )
     common: dict[str, Any] = {
         "model": model,

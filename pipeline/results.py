@@ -44,7 +44,7 @@ def measure(plan: Plan, scoring: Sequence[Step]) -> Results:
         who[row["video"]].outcome.error if row["status"] == OK else row["error"]
         for row in plan.listing.videos.select(["status", "error", "video"]).to_pylist()
     ]
-    coverage: dict[str, Any] = {"videos": _coverage(videos)}
+    coverage: dict[str, Any] = {"videos": _coverage(videos), "decoding": _notes(plan)}
     metrics: dict[str, Any] = {}
     tables: dict[str, pa.Table] = {}
     if scoring:
@@ -67,6 +67,13 @@ def _coverage(errors: Sequence[str | None]) -> dict[str, Any]:
         "failed": failed.total(),
         "errors": dict(sorted(failed.items())),
     }
+
+
+def _notes(plan: Plan) -> dict[str, int]:
+    """How many videos are there with a note of each class: `damaged`, `decoded in full`."""
+    outcomes = (place.outcome for item, place in plan.video_embeddings.places.items() if item in plan.listing.sources)
+    notes = Counter(o.message.partition(":")[0] for o in outcomes if o.status == OK and o.message)
+    return dict(sorted(notes.items()))
 
 
 def _ranked(plan: Plan, scoring: Sequence[Step]) -> tuple[dict[str, Any], pa.Table]:

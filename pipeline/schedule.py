@@ -97,6 +97,10 @@ class Schedule:
         """Whether units of a lane are still to be finished."""
         return any(left for job, left in self._left.items() if job.stage.lane == lane)
 
+    def ready(self, lane: str) -> int:
+        """How many units of a lane could be handed out."""
+        return sum(len(queue) for job, queue in self._ready.items() if job.stage.lane == lane)
+
     def next(self, lane: str, *, idle: bool = True) -> Unit | None:
         """A unit for a worker of this lane, which counts as running from now; None where there is none for now.
 

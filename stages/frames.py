@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
-from clip2video_pipe.stages.base import Stage
-from clip2video_pipe.stages.decoding import Clip, DecodeError, decode_segments
+from clip2video_pipe.stages.base import Stage, unkeyed
+from clip2video_pipe.stages.decoding import Clip, DecodeError
+from clip2video_pipe.stages.decoding.apart import Limits, decode_apart
 from clip2video_pipe.stages.sampling import Sampling
 
 ROW_GROUP_BYTES = 16 << 20
@@ -36,11 +37,15 @@ class Frames(Stage):
     name: ClassVar[str] = "frames"
     version: ClassVar[int] = 2
     lane: ClassVar[Literal["task", "actor"]] = "task"
-    passing: ClassVar[frozenset[str]] = frozenset({"missing", "out-of-memory"})
+    passing: ClassVar[frozenset[str]] = frozenset({"missing", "timeout", "out-of-memory"})
 
     sampling: Sampling
     size: int
     decoder: str = "av"
+    min_frames: int = 1  # a clip with fewer pictures fails
+    damaged: Literal["keep", "fail"] = "keep"  # what becomes of a clip that has packets which do not decode
+    limits: Limits = unkeyed(Limits(600.0, 4 * 10**9))
+    threads: int = unkeyed(1)
 
     @property
     def schema(self) -> pa.Schema:
@@ -53,12 +58,15 @@ class Frames(Stage):
     def params(self) -> dict[str, Any]:
         return {**super().params(), "sampling": self.sampling.key_params()}
 
+    def use_threads(self, count: int) -> None:
+        self.threads = min(count, os.cpu_count() or 1)
+
     def process(self, table: pa.Table) -> pa.Table:
         results: list[Clip | Outcome] = []
         rows = table.select(SOURCE.names[1:]).to_pylist()
         for path, segments in itertools.groupby(rows, key=lambda row: row["path"]):
             results += self._decode(os.fsdecode(path), [(row["start"], row["end"]) for row in segments])
-        outcomes = [r if isinstance(r, Outcome) else Outcome(schemas.OK) for r in results]
+        outcomes = [r if isinstance(r, Outcome) else Outcome(schemas.OK, None, r.note) for r in results]
         clips = [None if isinstance(r, Outcome) else r for r in results]
         columns = {
             name: pa.array([c and getattr(c, name) for c in clips], self.schema.field(name).type)
@@ -70,16 +78,32 @@ class Frames(Stage):
     def _decode(self, name: str, segments: list[tuple[float | None, float | None]]) -> list[Clip | Outcome]:
         """Clips of a file's segments, decoded in one pass."""
         try:
-            found = decode_segments(name, self.sampling, self.size, segments, decoder=self.decoder)
+            found = decode_apart(
+                self.limits,
+                name,
+                segments,
+                sampling=self.sampling,
+                size=self.size,
+                decoder=self.decoder,
+                threads=self.threads,
+            )
         except DecodeError as error:
             found = [error] * len(segments)
-        except MemoryError:
-            why = Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory")
-            return [why] * len(segments)
-        except Exception as error:  # no decoder is free of surprises, and one video must not cost the others
-            why = Outcome(schemas.FAILED, "unreadable", f"{name!r}: {type(error).__name__}: {error!r}")
-            return [why] * len(segments)
-        return [Outcome(schemas.FAILED, c.failure, str(c)) if isinstance(c, DecodeError) else c for c in found]
+        checked = [self._check(name, clip) for clip in found]
+        return [Outcome(schemas.FAILED, c.failure, str(c)) if isinstance(c, DecodeError) else c for c in checked]
+
+    def _check(self, name: str, clip: Clip | DecodeError) -> Clip | DecodeError:
+        """Whether what was decoded is enough."""
+        if isinstance(clip, DecodeError):
+            return clip
+        if clip.lost and self.damaged == "fail":
+            return DecodeError("damaged", name, f"{clip.lost} packets did not decode (sampling.damaged: fail)")
+        if (pictures := len(np.unique(clip.times))) < self.min_frames:
+            why = f"it has {pictures} frames to look at, and sampling.min_frames is {self.min_frames}"
+            if clip.lost:
+                return DecodeError("damaged", name, f"{why}; {clip.lost} packets did not decode")
+            return DecodeError("no-frames", name, why)
+        return clip
 
 
 def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:

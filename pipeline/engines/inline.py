@@ -1,5 +1,6 @@
 """The whole run in this process, one unit after the other: for debugging and fast tests."""
 
+import os
 from copy import copy
 from types import TracebackType
 from typing import Self
@@ -23,6 +24,8 @@ class InlineEngine:
         stages = {job: copy(job.stage) for job in schedule.jobs}
         for stage in stages.values():
             stage.setup()
+            if stage.lane == "task":
+                stage.use_threads(os.cpu_count() or 1)  # nothing else runs
         while not schedule.done:
             unit = schedule.next("actor") or schedule.next("task")
             assert unit is not None, "a schedule that is not done has a unit for an idle engine"

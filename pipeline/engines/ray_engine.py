@@ -62,8 +62,9 @@ class Actor:
             return self._stages[key]
 
 
-def run_task(store: Store, stage: Stage, items: Sequence[str], feed: Feed) -> Done:
+def run_task(store: Store, stage: Stage, items: Sequence[str], feed: Feed, threads: int) -> Done:
     stage.setup()
+    stage.use_threads(threads)
     return run_unit(store, stage, items, feed)
 
 
@@ -187,9 +188,11 @@ class RayEngine:
         for _ in range(IN_HAND):  # one each before any has two
             for slot in self._slots:
                 self._fill(slot, schedule, store)
+        # Where there are fewer units than cores for them, a unit uses several.
+        threads = self._shares.decoders // max(1, schedule.ready("task") + len(self._tasks))
         while len(self._tasks) < self._shares.decoders and (unit := schedule.next("task")):
             remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=unit.job.stage.name)
-            self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed())] = unit
+            self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed(), max(1, threads))] = unit
 
     def _fill(self, slot: Slot, schedule: Schedule, store: Store) -> None:
         if slot.probe or len(slot.units) >= IN_HAND or any(unit.alone for unit in slot.units.values()):

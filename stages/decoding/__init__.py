@@ -15,8 +15,10 @@ from clip2video_pipe.stages.decoding.failures import DecodeError, Failure
 from clip2video_pipe.stages.sampling import Sampling
 
 __all__ = [
+    "DAMAGED",
     "DECODERS",
     "FAILURES",
+    "IN_FULL",
     "Clip",
     "DecodeError",
     "Decoder",
@@ -25,6 +27,10 @@ __all__ = [
     "decode_segments",
     "find_decoder",
 ]
+
+# Classes of notes.
+DAMAGED = "damaged"
+IN_FULL = "decoded in full"
 
 FAILURES: tuple[str, ...] = get_args(Failure)
 
@@ -55,6 +61,15 @@ class Clip:
                 f"a clip of {n} pictures, {self.rate} frames a second, {self.decoded} decoded, {self.lost} lost, "
                 f"{self.width} x {self.height} pixels"
             )
+
+    @property
+    def note(self) -> str | None:
+        """What is to be said of how it was decoded: `class: text`, or nothing."""
+        if self.lost:
+            return (
+                f"{DAMAGED}: {self.lost} packets did not decode; the frames are chosen from the {self.decoded} that do"
+            )
+        return f"{IN_FULL}: {self.in_full}" if self.in_full else None
 
 
 # Path, sampling, size, the segments' starts and ends in seconds, and threads.

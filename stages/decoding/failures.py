@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-Failure = Literal["missing", "unreadable", "no-video-stream", "no-frames", "damaged"]
+Failure = Literal[
+    "missing", "unreadable", "no-video-stream", "no-frames", "damaged", "timeout", "out-of-memory", "crashed"
+]
 
 LONGEST = 500  # characters of a message; a row of a table holds it
 

@@ -18,6 +18,8 @@ DEFAULT = 5_000_000  # pixels that a stream marked as the default may lack, and 
 
 FALLBACK_RATE = 25.0  # what ffmpeg assumes where a file does not say
 
+WORTH_THREADS = 100_000_000  # pixels to decode: about 17 s of 640x360 at 25 frames a second
+
 # Lists of other files: what a video names must never be opened.
 PLAYLISTS = frozenset(["concat", "dash", "hls", "image2", "imf", "sdp"])
 
@@ -45,6 +47,12 @@ class Source:
         """Seconds of a unit of its time stamps."""
         return float(self.stream.time_base or 1)
 
+    def use_threads(self, count: int, packets: int) -> None:
+        """Decode on several cores where there are enough packets to make up for what that costs; ask before any is."""
+        if count > 1 and packets * self.stream.width * self.stream.height >= WORTH_THREADS:
+            self.stream.codec_context.thread_type = "AUTO"
+            self.stream.codec_context.thread_count = count
+
     def packets(self, lost: list[float | None]) -> "Iterator[Packet[VideoStream]]":
         """The stream's packets from here on; where the file cannot be read on, that is one loss and the end."""
         try:
@@ -60,7 +68,7 @@ class Source:
 
 
 @contextmanager
-def opened(path: str, threads: int = 1) -> Iterator[Source]:
+def opened(path: str) -> Iterator[Source]:
     """The file and the video stream in it to decode. Raises DecodeError; what it raises inside passes through."""
     # "file:" keeps a colon in a name from being read as a protocol. Strict metadata would fail on old tags.
     try:
@@ -83,8 +91,8 @@ def opened(path: str, threads: int = 1) -> Iterator[Source]:
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
-        stream.codec_context.thread_type = "NONE" if threads == 1 else "AUTO"
-        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_type = "NONE"  # the fastest per core
+        stream.codec_context.thread_count = 1
         yield Source(path, container, stream)
 
 

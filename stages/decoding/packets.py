@@ -172,7 +172,7 @@ def sent(source: Source, reading: Reading, selection: Selection) -> "Iterator[tu
         return
     assert reading.packets is not None, "without, nothing could be selected"
     numbers = {stamp: number for number, stamp in enumerate(reading.packets.pts.tolist())}
-    group = np.cumsum(reading.packets.starts)
+    group = np.cumsum(reading.packets.starts, dtype=np.int64)
     at, packets = -1, cast("Iterator[Packet[Any]]", iter(()))
     for first, last in _spans(group, selection):
         if selection.fresh[first]:  # of any other the decoder still needs the pictures before, and seeking empties it

@@ -79,7 +79,7 @@ class Pictures:
                 raise
             raise DecodeError("unreadable", self._path, f"{frame.format.name} pictures: {reason(error)}") from error
         for channel, plane in zip((1, 2, 0), small.planes, strict=True):
-            pixels = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, :width]
+            pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, :width]
             picture[..., channel] = geometry.center_crop(geometry.shown(pixels, matrix), self._size)
 
 

@@ -53,21 +53,21 @@ def _of_part(path: str, sampling: Sampling, size: int, cuts: Sequence[Segment], 
     start, end = min(cut.start for cut in cuts), max(cut.end for cut in cuts)
     if start == 0 and math.isinf(end):
         return None
-    with opened(path, threads) as source:
+    with opened(path) as source:
         reading = read_part(source, start, end)
-        return None if reading is None else _of_selected(source, reading, sampling, size, cuts)
+        return None if reading is None else _of_selected(source, reading, sampling, size, cuts, threads)
 
 
 def _of_all(path: str, sampling: Sampling, size: int, cuts: Sequence[Segment], threads: int) -> Run:
-    with opened(path, threads) as source:
+    with opened(path) as source:
         reading = read_all(source)
-        run = _of_selected(source, reading, sampling, size, cuts)
+        run = _of_selected(source, reading, sampling, size, cuts, threads)
         if run is not None:
             return run
         chosen = [cut.choose(reading.shown, sampling) for cut in cuts]
         if reading.packets is None and reading.held is not None:  # nothing has been decoded yet
             lost = list(reading.lost)
-            run = _in_full(source, reading.held, lost, chosen, size, reading.why)
+            run = _in_full(source, reading.held, lost, chosen, size, reading.why, threads)
     why = reading.why or "what its packets promise does not come out of the decoder"
     run = run or _again(path, chosen, size, why, threads)
     chosen = [cut.choose(run.shown, sampling) for cut in cuts]
@@ -104,7 +104,7 @@ def _clip(path: str, sampling: Sampling, segment: Segment, chosen: Chosen, run: 
 
 
 def _of_selected(
-    source: Source, reading: Reading, sampling: Sampling, size: int, cuts: Sequence[Segment]
+    source: Source, reading: Reading, sampling: Sampling, size: int, cuts: Sequence[Segment], threads: int
 ) -> Run | None:
     """By way of no more packets than the chosen frames need; None where that does not do."""
     if reading.packets is None:
@@ -117,6 +117,7 @@ def _of_selected(
         return None
     index_of = dict(zip(stamps.tolist(), wanted.tolist(), strict=True))
     pictures = Pictures(source.path, size, wanted)
+    source.use_threads(threads, int(selection.send.sum()))
     try:
         for frame in _selected_frames(source, reading, selection):
             index = index_of.get(frame.pts) if frame.pts is not None else None
@@ -147,8 +148,8 @@ def _selected_frames(source: Source, reading: Reading, selection: Selection) -> 
 def _again(path: str, chosen: Sequence[Chosen], size: int, why: str, threads: int) -> Run:
     """Decode all of a file that is opened anew."""
     lost: list[float | None] = []
-    with opened(path, threads) as source:
-        return _in_full(source, source.packets(lost), lost, chosen, size, why)
+    with opened(path) as source:
+        return _in_full(source, source.packets(lost), lost, chosen, size, why, threads)
 
 
 def _in_full(
@@ -158,11 +159,13 @@ def _in_full(
     chosen: Sequence[Chosen],
     size: int,
     why: str,
+    threads: int,
 ) -> Run:
     """Decode all frames and keep small pictures of those that are chosen. Adds to `lost`."""
     pictures = Pictures(source.path, size, _wanted(chosen))
     pts: list[Stamp] = []
     dts: list[Stamp] = []
+    source.use_threads(threads, sum(its.decoded for its in chosen))
     for frame in _frames(source, packets, lost):
         pictures.add(len(pts), frame)
         pts.append(frame.pts)

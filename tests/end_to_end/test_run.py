@@ -80,6 +80,7 @@ def test_metrics_and_coverage(project):
     assert metrics["coverage"] == {
         "videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}},
         "captions": {"asked": 12, "ok": 12, "failed": 0, "errors": {}},
+        "decoding": {},
         "gaps": {},
     }
 
@@ -187,12 +188,12 @@ def test_a_clip_that_vanished_for_a_moment_is_tried_again(project, clips, tmp_pa
     from clip2video_pipe.stages import frames
 
     lines = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
-    real = frames.decode_segments
+    real = frames.decode_apart
 
-    def vanished(path, *rest, **options):
-        return real(path + ".gone" if lines[2]["video"] in path else path, *rest, **options)
+    def vanished(limits, path, *rest, **options):
+        return real(limits, path + ".gone" if lines[2]["video"] in path else path, *rest, **options)
 
-    monkeypatch.setattr(frames, "decode_segments", vanished)
+    monkeypatch.setattr(frames, "decode_apart", vanished)
     code, out, _ = project.command("run", "--json")
     assert code == 3
     assert json.loads(out)["metrics"]["coverage"]["videos"]["errors"] == {"missing": 1}

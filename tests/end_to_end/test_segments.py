@@ -30,11 +30,11 @@ def pictures(project, result):
 
 
 def test_a_long_video_is_decoded_once(project, film, monkeypatch):
-    from clip2video_pipe.stages.decoding import pyav
+    from clip2video_pipe.stages import frames
 
     passes = []
-    real = pyav.decode
-    monkeypatch.setattr(pyav, "decode", lambda *given: passes.append(given[0]) or real(*given))
+    real = frames.decode_apart
+    monkeypatch.setattr(frames, "decode_apart", lambda *given, **how: passes.append(given[1]) or real(*given, **how))
     result = project.run(*options(film))
     assert result["metrics"]["coverage"]["videos"]["ok"] == 3
     assert len(passes) == 1
