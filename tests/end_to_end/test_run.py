@@ -156,7 +156,9 @@ def test_videos_without_captions_are_only_columns(project, clips):
 def test_a_folder_gives_embeddings_and_no_scores(project, clips):
     result = project.run("--set", f"dataset={{kind: folder, path: '{clips}'}}")
     assert list(result["stages"]) == ["videos", "frames", "video_embeddings"]
-    assert result["metrics"] == {"coverage": {"videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}}, "gaps": {}}}
+    assert result["metrics"] == {
+        "coverage": {"videos": {"asked": 6, "ok": 6, "failed": 0, "errors": {}}, "decoding": {}, "gaps": {}}
+    }
 
 
 def test_without_the_matrix_the_ranks_are_the_same(project):
