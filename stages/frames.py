@@ -36,7 +36,6 @@ class Frames(Stage):
     name: ClassVar[str] = "frames"
     version: ClassVar[int] = 2
     lane: ClassVar[Literal["task", "actor"]] = "task"
-    passing: ClassVar[frozenset[str]] = frozenset({"missing", "out-of-memory"})
 
     sampling: Sampling
     size: int
@@ -74,12 +73,16 @@ class Frames(Stage):
         except DecodeError as error:
             found = [error] * len(segments)
         except MemoryError:
-            why = Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory")
+            why = Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory", True)
             return [why] * len(segments)
         except Exception as error:  # no decoder is free of surprises, and one video must not cost the others
             why = Outcome(schemas.FAILED, "unreadable", f"{name!r}: {type(error).__name__}: {error!r}")
             return [why] * len(segments)
-        return [Outcome(schemas.FAILED, c.failure, str(c)) if isinstance(c, DecodeError) else c for c in found]
+        return [_failed(c) if isinstance(c, DecodeError) else c for c in found]
+
+
+def _failed(error: DecodeError) -> Outcome:
+    return Outcome(schemas.FAILED, error.failure, str(error), error.passing)
 
 
 def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:

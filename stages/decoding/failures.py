@@ -8,14 +8,18 @@ LONGEST = 500  # characters of a message; a row of a table holds it
 
 
 class DecodeError(Exception):
-    """A video that gives no pictures: its `failure` class, and one line that names the file."""
+    """A video that gives no pictures: its `failure` class, and one line that names the file.
 
-    def __init__(self, failure: Failure, path: str, why: str) -> None:
+    `passing`: whether it was of the moment, and not of what is in the file. A `missing` file always is.
+    """
+
+    def __init__(self, failure: Failure, path: str, why: str, passing: bool = False) -> None:
         name = path if len(path) <= LONGEST // 2 else f"...{path[-LONGEST // 2 :]}"
         line = " ".join(f"{name!r}: {why}".split())
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...")
         self.failure = failure
-        self._arguments = (failure, path, why)
+        self.passing = passing or failure == "missing"
+        self._arguments = (failure, path, why, passing)
 
-    def __reduce__(self) -> tuple[type["DecodeError"], tuple[Failure, str, str]]:
+    def __reduce__(self) -> tuple[type["DecodeError"], tuple[Failure, str, str, bool]]:
         return type(self), self._arguments  # so that it can leave a worker process
