@@ -135,7 +135,8 @@ def _missing(plan: Plan, video_errors: Sequence[str | None], scoring: Sequence[S
     videos = listing.videos.select([*schemas.ITEM_COLUMNS, "video_id", "video"]).to_pylist()
     for row, error in zip(videos, video_errors, strict=True):
         if error is not None:
-            message = row["message"] if row["status"] != OK else plan.video_embeddings.places[row["video"]].outcome.message
+            well = row["status"] == OK
+            message = plan.video_embeddings.places[row["video"]].outcome.message if well else row["message"]
             rows.append(
                 ("video", row["video_id"], "video-without-file" if error == "missing" else "video-failed", message)
             )
