@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from clip2video_pipe.manifests import schemas
+from clip2video_pipe.manifests.addresses import shown
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.decoding import Clip, DecodeError, decode_segments
@@ -19,7 +20,7 @@ ROW_GROUP_BYTES = 16 << 20
 SOURCE = pa.schema(
     [
         pa.field("item", pa.string()),
-        pa.field("path", pa.binary()),  # as the file system has it: names need not be text
+        pa.field("path", pa.binary()),  # as the file system has it: names need not be text; or an address
         pa.field("start", pa.float64()),
         pa.field("end", pa.float64()),
     ]
@@ -73,10 +74,10 @@ class Frames(Stage):
         except DecodeError as error:
             found = [error] * len(segments)
         except MemoryError:
-            why = Outcome(schemas.FAILED, "out-of-memory", f"{name!r}: its pictures do not fit in memory", True)
+            why = Outcome(schemas.FAILED, "out-of-memory", f"{shown(name)!r}: its pictures do not fit in memory", True)
             return [why] * len(segments)
         except Exception as error:  # no decoder is free of surprises, and one video must not cost the others
-            why = Outcome(schemas.FAILED, "unreadable", f"{name!r}: {type(error).__name__}: {error!r}")
+            why = Outcome(schemas.FAILED, "unreadable", f"{shown(name)!r}: {type(error).__name__}: {error!r}")
             return [why] * len(segments)
         return [_failed(c) if isinstance(c, DecodeError) else c for c in found]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from clip2video_pipe.manifests.addresses import Location
 from clip2video_pipe.stages.datasets import Dataset, DatasetError, Video
 
 Window = tuple[float, float | None]  # seconds; None: to the end, however long the file turns out to be
@@ -34,7 +34,7 @@ def cut(
     length: float,
     stride: float,
     shortest: float,
-    duration_of: Callable[[Sequence[Path]], list[float | None]],
+    duration_of: Callable[[Sequence[Location]], list[float | None]],
 ) -> Dataset:
     """Each video's windows in its place, as `<video_id>#t=<start>,<end>`.
 

@@ -2,18 +2,21 @@
 
 from typing import Literal
 
+from clip2video_pipe.manifests.addresses import shown
+
 Failure = Literal["missing", "unreadable", "no-video-stream", "no-frames", "damaged"]
 
 LONGEST = 500  # characters of a message; a row of a table holds it
 
 
 class DecodeError(Exception):
-    """A video that gives no pictures: its `failure` class, and one line that names the file.
+    """A video that gives no pictures: its `failure` class, and one line that names the file, nothing secret in it.
 
     `passing`: whether it was of the moment, and not of what is in the file. A `missing` file always is.
     """
 
     def __init__(self, failure: Failure, path: str, why: str, passing: bool = False) -> None:
+        path = shown(path)
         name = path if len(path) <= LONGEST // 2 else f"...{path[-LONGEST // 2 :]}"
         line = " ".join(f"{name!r}: {why}".split())
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...")
