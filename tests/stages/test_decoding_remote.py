@@ -81,12 +81,12 @@ def failure(url):
     return error.failure, error.passing, str(error)
 
 
-@pytest.mark.parametrize("after", range(1, 6))
+@pytest.mark.parametrize("after", [1, 2, 5])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lost_connection_is_of_the_moment_whenever_it_comes(film, web, monkeypatch, name, after):
     """However many requests went well before: ffmpeg's libraries may take it for damage or for the end."""
     _, url = film(name)
-    monkeypatch.setattr("clip2video_pipe.manifests.remote.BLOCK", 1 << 9)
+    monkeypatch.setattr("clip2video_pipe.manifests.remote.BLOCK", len(web.files["/" + name]) // 6)
     decode(url, SOME, 24)
     assert len(web.asked) > after
     web.statuses = [200] * after + [503] * 1000
@@ -124,7 +124,10 @@ def test_an_object_that_changes_while_it_is_decoded_is_no_clip(write_video, obje
     assert (kind, passing) == ("unreadable", True) and "changed while it was read" in said
 
 
-@pytest.mark.parametrize("playlist", ["#EXTM3U\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"])
+@pytest.mark.parametrize(
+    "playlist",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
+)
 def test_a_remote_file_opens_no_other(film, web, playlist):
     """A list of files from the web names none of this machine, and none of another's."""
     path, url = film("clip.ts")
