@@ -171,6 +171,7 @@ def web(monkeypatch):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # who asked has gone
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         says.address = f"http://127.0.0.1:{server.server_port}"
         yield says

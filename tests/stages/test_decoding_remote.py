@@ -144,3 +144,16 @@ def test_a_duration_that_was_not_to_be_had_is_not_remembered(film, web, tmp_path
     web.statuses = [200, 200] + [503] * 4
     assert memory.of([Url(url)]) == [None]
     assert memory.of([Url(url)]) == [pytest.approx(2.4)]
+
+
+def test_an_interrupt_is_one_whatever_reads_at_the_time(film, web, monkeypatch):
+    """A C library that calls back would print it, and go on as if the file ended there."""
+    _, url = film()
+    web.statuses = [200, 503]
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clip2video_pipe.manifests.retries.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decode(url, SOME, 24)
