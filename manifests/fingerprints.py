@@ -1,18 +1,24 @@
-"""Digests of files' contents, remembered by size and time stamp, so that a cached run opens none of them."""
+"""Digests of files' contents, remembered by size and time stamp, so that a cached run opens none of them.
+
+Of a remote file they are those of the same bytes on this machine; it is remembered by what its server marks it with.
+"""
 
 import hashlib
 import os
+import struct
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from io import RawIOBase
 from stat import S_ISDIR, S_ISREG
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip2video_pipe.manifests.addresses import Location, Url
+from clip2video_pipe.manifests.remote import open_remote
 from clip2video_pipe.manifests.store import Store
 
 Extent = Literal["sampled", "full"]
@@ -24,28 +30,42 @@ NAME = "fingerprints.parquet"
 COLUMNS = ("path", "extent", "size", "modified", "changed", "content")
 
 
-def fingerprint(path: Path, extent: Extent) -> str:
+Mark = tuple[int, int, int]
+
+
+def fingerprint(path: Location, extent: Extent) -> str:
     """Digest of a file's content: `full` reads all, `sampled` its size and 16 blocks of 64 KiB spread over it.
 
     Files of up to 1 MiB are read whole either way. Raises OSError.
     """
+    if isinstance(path, Url):
+        with open_remote(path) as remote:
+            said = _digest(remote, remote.size, remote.at, extent)
+            remote.check()
+            return said
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        if extent == "full" or size <= BLOCK * BLOCKS:
-            return f"{size}-{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        return f"{size}-sampled-{_sampled(file, size)}"
+
+        def at(start: int, size: int) -> bytes:
+            file.seek(start)
+            return file.read(size)
+
+        return _digest(file, os.fstat(file.fileno()).st_size, at, extent)
 
 
-def _sampled(file: BinaryIO, size: int) -> str:
+def _digest(file: RawIOBase, size: int, at: Callable[[int, int], bytes], extent: Extent) -> str:
+    if extent == "full" or size <= BLOCK * BLOCKS:
+        return f"{size}-{hashlib.file_digest(file, 'sha256').hexdigest()}"
     found = hashlib.sha256()
     for block in range(BLOCKS):
-        file.seek(block * (size - BLOCK) // (BLOCKS - 1))
-        found.update(file.read(BLOCK))
-    return found.hexdigest()
+        found.update(at(block * (size - BLOCK) // (BLOCKS - 1), BLOCK))
+    return f"{size}-sampled-{found.hexdigest()}"
 
 
 class FileMemory:
-    """What was read out of files, by their paths, sizes and time stamps. Losing it costs time, nothing else."""
+    """What was read out of files, by their paths, sizes and time stamps. Losing it costs time, nothing else.
+
+    Of remote files by their addresses, without secrets, and their marks; one without a mark is read each time.
+    """
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
@@ -60,16 +80,21 @@ class FileMemory:
             except (OSError, KeyError, pa.ArrowException):
                 self._changed = True
 
-    def of(self, paths: Sequence[Path], what: str, read: Callable[[Path], str]) -> list[str | OSError]:
+    def of(self, paths: Sequence[Location], what: str, read: Callable[[Location], str]) -> list[str | OSError]:
         """What `read` says of each file, as far as that is not known, or the error that it gave."""
-        with ThreadPoolExecutor(16) as pool:
+        pool = ThreadPoolExecutor(16)
+        try:
             found = {path: self._one(path, what, read, pool) for path in dict.fromkeys(paths)}
-        said = {path: f.result() if isinstance(f, Future) else f for path, f in found.items()}
+            said = {path: f.result() if isinstance(f, Future) else f for path, f in found.items()}
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for what has not begun
         return [said[path] for path in paths]
 
     def _one(
-        self, path: Path, what: str, read: Callable[[Path], str], pool: ThreadPoolExecutor
+        self, path: Location, what: str, read: Callable[[Location], str], pool: ThreadPoolExecutor
     ) -> str | OSError | Future[str | OSError]:
+        if isinstance(path, Url):
+            return pool.submit(self._remote, path, what, read)
         try:
             stat = path.stat()
         except (OSError, ValueError) as error:
@@ -82,17 +107,35 @@ class FileMemory:
         known = self._known.get(key)
         return known[3] if known and known[:3] == mark else pool.submit(self._read, path, read, key, mark)
 
+    def _remote(self, url: Url, what: str, read: Callable[[Location], str]) -> str | OSError:
+        key = (url.hashed().encode("utf-8", "surrogatepass"), what)
+        try:
+            with open_remote(url) as file:
+                mark = None if file.mark is None else _as_mark(file.mark)
+            known = self._known.get(key)
+            if known and known[:3] == mark:
+                return known[3]
+            said = read(url)
+        except OSError as error:
+            return error
+        if mark is not None:
+            self._learn(key, mark, said)
+        return said
+
     def _read(
-        self, path: Path, read: Callable[[Path], str], key: tuple[bytes, str], mark: tuple[int, int, int]
+        self, path: Location, read: Callable[[Location], str], key: tuple[bytes, str], mark: Mark
     ) -> str | OSError:
         try:
             said = read(path)
         except OSError as error:
             return error
         if time.time() - max(mark[1:]) / 1e9 > SETTLED:
-            self._known[key] = (*mark, said)
-            self._changed = True
+            self._learn(key, mark, said)
         return said
+
+    def _learn(self, key: tuple[bytes, str], mark: Mark, said: str) -> None:
+        self._known[key] = (*mark, said)
+        self._changed = True
 
     def save(self) -> None:
         """Write what was learnt, if anything was and it can be written."""
@@ -105,13 +148,19 @@ class FileMemory:
         self._changed = False
 
 
+def _as_mark(text: str) -> Mark:
+    """A remote file's mark in the columns that hold a local one's size and time stamps."""
+    size, modified, changed = struct.unpack(">3q", hashlib.sha256(text.encode("utf-8", "replace")).digest()[:24])
+    return size, modified, changed
+
+
 class Fingerprints:
     """The store's memory of fingerprints."""
 
     def __init__(self, store: Store) -> None:
         self._memory = FileMemory(store, NAME)
 
-    def of(self, paths: Sequence[Path], extent: Extent) -> list[str | OSError]:
+    def of(self, paths: Sequence[Location], extent: Extent) -> list[str | OSError]:
         """Fingerprint of each file, or the error that reading it gave."""
         return self._memory.of(paths, extent, lambda path: fingerprint(path, extent))
 

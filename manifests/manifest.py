@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.schemas import MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.shards import (
-    Outcome,
     Place,
     outcome_table,
+    outcomes_of,
     read_rows,
     read_shard,
     shard_sizes,
     versions,
+    with_passing,
 )
 from clip2video_pipe.manifests.store import Store, StoreError
 
@@ -57,7 +58,7 @@ class Manifest:
 
     @property
     def counts(self) -> Mapping[str, Any]:
-        """`asked`, `ok`, `failed`, and `errors`: how many failed of each class."""
+        """`asked`, `ok`, `failed`, `passing` of those, and `errors`: how many failed of each class."""
         counts: Mapping[str, Any] = self.info["counts"]
         return counts
 
@@ -66,7 +67,7 @@ class Manifest:
         """MANIFEST_ITEMS rows in the order they were asked for."""
         path = self.store.path(ROOT, self.stage, self.hash, "items.parquet")
         try:
-            return pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True)
+            return with_passing(pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True))
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"manifest {path} cannot be read; delete its folder and run again") from error
 
@@ -74,11 +75,9 @@ class Manifest:
     def places(self) -> dict[str, Place]:
         """Place of each item, in the order they were asked for."""
         table = self.items
-        columns = (table[name].to_pylist() for name in MANIFEST_ITEMS.names)
-        return {
-            item: Place(shard, row, Outcome(status, error, message))
-            for item, status, error, message, shard, row in zip(*columns, strict=True)
-        }
+        columns = (table[name].to_pylist() for name in ("item", "shard", "row"))
+        rows = zip(*columns, outcomes_of(table), strict=True)
+        return {item: Place(shard, row, outcome) for item, shard, row, outcome in rows}
 
     def rows(self, columns: list[str] | None = None, chunk: int = 4096) -> Iterator[pa.Table]:
         """The stage's rows in the order asked for, in tables of `chunk` rows."""
@@ -96,9 +95,10 @@ class Manifest:
         sizes = shard_sizes(self.store, self.stage, self.key)
         return sum(sizes.get(name) != said["bytes"] for name, said in self.info["shards"].items())
 
-    def failed(self, errors: Set[str]) -> int:
-        """How many of its items failed with one of these errors."""
-        return sum(count for error, count in self.counts["errors"].items() if error in errors)
+    @property
+    def passing(self) -> int:
+        """How many of its items failed for a reason of the moment; in one from before that was said, any may have."""
+        return int(self.counts.get("passing", self.counts["failed"]))
 
 
 def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
@@ -149,6 +149,7 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
             "asked": len(items),
             "ok": len(items) - failed.total(),
             "failed": failed.total(),
+            "passing": sum(p.outcome.passing for p in found.values()),
             "errors": dict(sorted(failed.items(), key=str)),
         },
         "shards": {name: {"bytes": sizes[name], "rows": rows[name]} for name in sorted(shards)},
@@ -159,13 +160,14 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     return Manifest(store, identity.stage, folder[-1], info)
 
 
-def known_places(store: Store, stage: str, key: str, passing: Set[str] = frozenset()) -> dict[str, Place]:
+def known_places(store: Store, stage: str, key: str) -> dict[str, Place]:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
-    Items that failed with a `passing` error count as not there.
+    Items whose failure was of the moment count as not there.
 
     Manifests answer for the shards they name; the others (of runs that were killed) are opened. Where an item lies in
-    several shards, an `ok` row wins over a failed one, then the shard whose name comes first.
+    several shards, an `ok` row wins over a failed one, that over one of the moment, then the shard whose name comes
+    first.
     """
     sizes = shard_sizes(store, stage, key)
     found: dict[str, Place] = {}
@@ -187,7 +189,7 @@ def known_places(store: Store, stage: str, key: str, passing: Set[str] = frozens
         known |= whole
     for name in sorted(sizes.keys() - known):
         _add(found, read_shard(store, stage, key, name) or {})
-    return {item: place for item, place in found.items() if place.outcome.error not in passing}
+    return {item: place for item, place in found.items() if not place.outcome.passing}
 
 
 def latest(store: Store, stage: str, exclude: str) -> Manifest | None:
@@ -208,5 +210,5 @@ def _add(found: dict[str, Place], places: Mapping[str, Place]) -> None:
             found[item] = place
 
 
-def _worth(place: Place) -> tuple[bool, str]:
-    return place.outcome.status != OK, place.shard
+def _worth(place: Place) -> tuple[bool, bool, str]:
+    return place.outcome.status != OK, place.outcome.passing, place.shard

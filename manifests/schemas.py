@@ -1,8 +1,9 @@
 """Arrow schemas of every table in the store.
 
-Each begins with the same four columns: `item` (its key), `status` (`ok` or `failed`), and for a failed row the
-`error` (a class, one word) and the `message` (one line). A failed row has nulls in the other columns. The message of
-an `ok` row, where it has one, is a note: `class: text`.
+Each begins with the same five columns: `item` (its key), `status` (`ok` or `failed`), for a failed row the `error` (a
+class, one word) and the `message` (one line), and `passing`, whether that was of the moment, so that the next run tries
+again. A failed row has nulls in the other columns. The message of an `ok` row,
+where it has one, is a note: `class: text`.
 """
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ ITEM = [
     pa.field("status", pa.string(), nullable=False),
     pa.field("error", pa.string()),
     pa.field("message", pa.string()),
+    pa.field("passing", pa.bool_()),
 ]
 ITEM_COLUMNS = [field.name for field in ITEM]
 

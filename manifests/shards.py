@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
@@ -22,11 +23,12 @@ SUFFIX = ".parquet"
 
 
 class Outcome(NamedTuple):
-    """What became of an item: `ok`, or `failed` with an error class and a message."""
+    """What became of an item: `ok`, or `failed` with an error class and a message; `passing`: worth another try."""
 
     status: str
     error: str | None = None
     message: str | None = None
+    passing: bool = False
 
 
 class Place(NamedTuple):
@@ -144,7 +146,7 @@ def read_shard(store: Store, stage: str, key: str, name: str) -> dict[str, Place
     """Places of a shard's items; None where it cannot be read or is not what its name says."""
     try:
         with _open(store, stage, key, name) as file:
-            table = file.read(columns=ITEM_COLUMNS)
+            table = with_passing(file.read(columns=ITEM_COLUMNS))
     except (OSError, StoreError, pa.ArrowException):
         return None
     items = table["item"].to_pylist()
@@ -194,6 +196,8 @@ def _pieces(
                     table = file.read_row_group(group, columns=columns)
                 except (OSError, IndexError, pa.ArrowException) as error:
                     raise _damaged(store, stage, key, name, error) from error
+                if columns is None or "passing" in columns:
+                    table = with_passing(table)
                 yield _take(table, [row - bounds[group] for row in in_group])
 
 
@@ -227,6 +231,17 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+def with_passing(table: pa.Table) -> pa.Table:
+    """Rows of the store, those included that were written before rows said which failures are `passing`.
+
+    Of those any may have been: each is tried again, and says it then.
+    """
+    if "passing" in table.column_names:
+        return table
+    behind = table.column_names.index("message") + 1
+    return table.add_column(behind, "passing", pc.equal(table["status"], FAILED))
+
+
 def outcomes_of(table: pa.Table) -> list[Outcome]:
     """The outcome of each row of a table of the store."""
     columns = (table[name].to_pylist() for name in ITEM_COLUMNS[1:])
@@ -242,8 +257,8 @@ def outcome_table(
     schema: pa.Schema, items: Sequence[str], outcomes: Sequence[Outcome], columns: dict[str, Any]
 ) -> pa.Table:
     """A table of `schema` from the item columns and the others, given by name as arrays; absent ones are null."""
-    statuses, errors, messages = zip(*outcomes, strict=True) if outcomes else ((), (), ())
-    given = {"item": items, "status": statuses, "error": errors, "message": messages, **columns}
+    said = zip(*outcomes, strict=True) if outcomes else [()] * len(Outcome._fields)
+    given = {"item": items, **dict(zip(Outcome._fields, said, strict=True)), **columns}
     return pa.table(
         {f.name: given[f.name] if f.name in given else pa.nulls(len(items), f.type) for f in schema},
         schema=schema,

@@ -1,7 +1,7 @@
 """What a config file says: typed, checked at load, frozen."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from clip2video_pipe.manifests.addresses import Url, is_remote, shown
 from clip2video_pipe.models.errors import WeightsError
 from clip2video_pipe.models.presets import PRESETS, Variant
 from clip2video_pipe.models.sources import PUBLISHED, find_clip, tensor_files
@@ -191,6 +192,15 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, files: bool = True
     return config
 
 
+def public(value: Any) -> Any:
+    """Settings as they may be kept and shown: of addresses, what may be secret is left out."""
+    if isinstance(value, dict):
+        return {name: public(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(inner) for inner in value]
+    return shown(value) if isinstance(value, str) else value
+
+
 class _Source:
     """A parsed YAML file, and where each of its keys was said."""
 
@@ -316,21 +326,29 @@ def _check_files(config: Config, source: _Source) -> None:
         if not (found.is_file() if kind == "file" else found.is_dir()):
             what = f"is not a {kind}" if found.exists() else f"no such {kind}"
             hint = "" if found.is_absolute() else f" (relative paths start at {Path.cwd()})"
-            raise RequestError(f"{source.place(key)}: {_dotted(key)}: {path!r}: {what}{hint}")
+            raise RequestError(f"{source.place(key)}: {_dotted(key)}: {shown(path)!r}: {what}{hint}")
+
+    def local(key: Key, path: str) -> None:
+        if is_remote(path):
+            said = f"{source.place(key)}: {_dotted(key)}: {shown(path)!r}"
+            raise RequestError(f"{said}: has to be on this machine; only videos need not be")
 
     dataset = config.dataset
     if isinstance(dataset, ProtocolDataset):
+        local(("dataset", "annotations"), dataset.annotations)
         need(("dataset", "annotations"), dataset.annotations, "folder")
         folders, key = dataset.videos, "videos"
     elif isinstance(dataset, TableDataset):
         for path in dataset.path:
+            local(("dataset", "path"), path)
             if not is_glob(path):
                 need(("dataset", "path"), path, "file")
         folders, key = dataset.root, "root"
     else:
-        folders, key = tuple(path for path in dataset.path if not is_glob(path)), "path"
+        folders, key = tuple(path for path in dataset.path if is_remote(path) or not is_glob(path)), "path"
     for path in folders:
-        need(("dataset", key), path, "folder")
+        if not is_remote(path):
+            need(("dataset", key), path, "folder")
     if config.model.clip is not None:
         try:
             tensor_files(find_clip(config.model.clip))
@@ -340,6 +358,28 @@ def _check_files(config: Config, source: _Source) -> None:
         need(("model", "checkpoint"), config.model.checkpoint, "file")
     if "://" not in config.store and Path(config.store).exists():
         need(("store",), config.store, "folder")
+
+
+def _check_addresses(dataset: TableDataset | FolderDataset | ProtocolDataset, wrong: Callable[..., Exception]) -> None:
+    """Addresses of videos: that they are some, and can be used as they are."""
+    if isinstance(dataset, TableDataset):
+        name, folders = "root", dataset.root
+    else:
+        name, folders = ("videos", dataset.videos) if isinstance(dataset, ProtocolDataset) else ("path", dataset.path)
+    for number, folder in enumerate(folders):
+        if not is_remote(folder):
+            continue
+        key = ("dataset", name)
+        try:
+            url = Url(folder)
+        except ValueError as error:
+            raise wrong(key, f"is {shown(folder)!r}; it {error}") from error
+        if name == "root" and number < len(folders) - 1:
+            raise wrong(key, f"{str(url)!r} has to come last: no address is asked whether it has a file")
+        if name != "root" and not url.is_object:
+            raise wrong(key, f"{str(url)!r}: a web server cannot be asked which files it has; name them in a table")
+        if "*" in url.path:
+            raise wrong(key, f"{str(url)!r}: there are no globs of addresses; give the folder")
 
 
 def _check_sense(config: Config, source: _Source) -> None:
@@ -370,6 +410,7 @@ def _check_sense(config: Config, source: _Source) -> None:
     if config.run.engine == "inline" and config.run.address != "local":
         raise wrong(("run", "address"), f"is {config.run.address!r}, but the inline engine runs here; use engine 'ray'")
     dataset, score = config.dataset, config.score
+    _check_addresses(dataset, wrong)
     if isinstance(dataset, ProtocolDataset) and dataset.split not in protocol(dataset.kind).splits:
         has = ", ".join(protocol(dataset.kind).splits)
         raise wrong(("dataset", "split"), f"is {dataset.split!r}; {dataset.kind} has {has}")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clip2video_pipe.manifests.addresses import location
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import Config, FolderDataset, ProtocolDataset
 from clip2video_pipe.pipeline.errors import RequestError
@@ -21,12 +22,12 @@ def read_dataset(config: Config, store: Store, *, remember: bool) -> Dataset:
     dataset = config.dataset
     try:
         if isinstance(dataset, ProtocolDataset):
-            roots = [Path(path) for path in dataset.videos]
+            roots = [location(path) for path in dataset.videos]
             return protocol(dataset.kind).read(Path(dataset.annotations), roots, dataset.split)
         if isinstance(dataset, FolderDataset):
             found = read_folder(dataset.path)
         else:
-            found = read_table(dataset.path, [Path(path) for path in dataset.root])
+            found = read_table(dataset.path, [location(path) for path in dataset.root])
         if dataset.segments is None:
             return found
         said, durations = dataset.segments, Durations(store)

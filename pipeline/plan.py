@@ -52,7 +52,7 @@ class Step:
     def __post_init__(self) -> None:
         found = load(self.store, self.name, self.hash)
         self.damaged = found.damaged() if found else 0
-        self.passing = found.failed(self._passing) if found else 0
+        self.passing = found.passing if found else 0
         self.cached = found is not None and not self.damaged and not self.passing
         self.manifest = found if self.cached else None
 
@@ -68,11 +68,7 @@ class Step:
     def places(self) -> dict[str, Place]:
         if self.manifest:
             return dict(self.manifest.places)
-        return known_places(self.store, self.name, self.identity.key, self._passing)
-
-    @property
-    def _passing(self) -> frozenset[str]:
-        return self.stage.passing if self.stage else frozenset()
+        return known_places(self.store, self.name, self.identity.key)
 
     @cached_property
     def missing(self) -> list[str]:

@@ -142,14 +142,15 @@ def _missing(plan: Plan, video_errors: Sequence[str | None], scoring: Sequence[S
     videos = listing.videos.select([*schemas.ITEM_COLUMNS, "video_id", "video"]).to_pylist()
     for row, error in zip(videos, video_errors, strict=True):
         if error is not None:
-            message = row["message"] if row["status"] != OK else plan.video_embeddings.places[row["video"]].outcome[2]
+            well = row["status"] == OK
+            message = plan.video_embeddings.places[row["video"]].outcome.message if well else row["message"]
             rows.append(
                 ("video", row["video_id"], "video-without-file" if error == "missing" else "video-failed", message)
             )
     if scoring:
         places = scoring[0].commit().places
         for row in listing.captions.select(["item", "caption_id"]).to_pylist():
-            _, error, message = places[row["item"]].outcome
+            _, error, message, _ = places[row["item"]].outcome
             if error is not None:
                 rows.append(("caption", row["caption_id"], _caption_problem(error, message or ""), message))
     for gap in plan.dataset.gaps:

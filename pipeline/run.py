@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.pipeline.config import Config
+from clip2video_pipe.pipeline.config import Config, public
 from clip2video_pipe.pipeline.engines import workers
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
@@ -61,7 +61,7 @@ def run(config: Config, reporter: Reporter) -> Result:
         reporter.say(note)
     run_parts = (RUNS, config.name, _stamp())
     try:
-        plan.store.write_json(config.model_dump(), *run_parts, "config.json")
+        plan.store.write_json(public(config.model_dump()), *run_parts, "config.json")
     except OSError as error:
         raise RequestError(f"store: {config.store!r} cannot be written to: {error.strerror or error}") from error
     log = EventLog(plan.store, run_parts)

@@ -20,7 +20,7 @@ ROW_GROUP_BYTES = 16 << 20
 SOURCE = pa.schema(
     [
         pa.field("item", pa.string()),
-        pa.field("path", pa.binary()),  # as the file system has it: names need not be text
+        pa.field("path", pa.binary()),  # as the file system has it: names need not be text; or an address
         pa.field("start", pa.float64()),
         pa.field("end", pa.float64()),
     ]
@@ -37,7 +37,6 @@ class Frames(Stage):
     name: ClassVar[str] = "frames"
     version: ClassVar[int] = 2
     lane: ClassVar[Literal["task", "actor"]] = "task"
-    passing: ClassVar[frozenset[str]] = frozenset({"missing", "timeout", "out-of-memory"})
 
     sampling: Sampling
     size: int
@@ -90,7 +89,7 @@ class Frames(Stage):
         except DecodeError as error:
             found = [error] * len(segments)
         checked = [self._check(name, clip) for clip in found]
-        return [Outcome(schemas.FAILED, c.failure, str(c)) if isinstance(c, DecodeError) else c for c in checked]
+        return [_failed(c) if isinstance(c, DecodeError) else c for c in checked]
 
     def _check(self, name: str, clip: Clip | DecodeError) -> Clip | DecodeError:
         """Whether what was decoded is enough."""
@@ -104,6 +103,10 @@ class Frames(Stage):
                 return DecodeError("damaged", name, f"{why}; {clip.lost} packets did not decode")
             return DecodeError("no-frames", name, why)
         return clip
+
+
+def _failed(error: DecodeError) -> Outcome:
+    return Outcome(schemas.FAILED, error.failure, str(error), error.passing)
 
 
 def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:

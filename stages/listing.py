@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from clip2video_pipe.manifests import keys, schemas
+from clip2video_pipe.manifests.addresses import Location, whole
 from clip2video_pipe.manifests.fingerprints import Extent, Fingerprints
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.models.text import clean
@@ -19,7 +19,7 @@ from clip2video_pipe.stages.datasets import Caption, Dataset, Video
 class Source:
     """One of the files that hold a video's content."""
 
-    path: str
+    path: str  # or an address, whole
     start: float | None
     end: float | None
 
@@ -55,7 +55,7 @@ def _videos(videos: Sequence[Video], fingerprints: Fingerprints, extent: Extent)
         else:
             outcome = Outcome(schemas.OK)
             key = keys.video_key(content, video.start, video.end)
-            sources.setdefault(key, Source(str(video.path.absolute()), video.start, video.end))
+            sources.setdefault(key, Source(whole(video.path), video.start, video.end))
         items.append(keys.digest({"video_id": video.video_id, "video": key, "error": outcome.error}))
         outcomes.append(outcome)
         size = None if key is None else int(str(content).partition("-")[0])
@@ -64,7 +64,7 @@ def _videos(videos: Sequence[Video], fingerprints: Fingerprints, extent: Extent)
     return outcome_table(schemas.VIDEOS, items, outcomes, columns), sources
 
 
-def _unread(path: Path, error: OSError) -> Outcome:
+def _unread(path: Location, error: OSError) -> Outcome:
     failure = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
     return Outcome(schemas.FAILED, failure, f"{str(path)!r}: {error.strerror or error}")
 

@@ -11,7 +11,6 @@ from clip2video_pipe.manifests.shards import Outcome, outcome_table, outcomes_of
 from clip2video_pipe.stages.base import unkeyed
 from clip2video_pipe.stages.batches import Batches
 from clip2video_pipe.stages.embedding import Embedding, embedding_columns, joined, scatter
-from clip2video_pipe.stages.frames import Frames
 
 if TYPE_CHECKING:
     from clip2video_pipe.models.upload import Uploaded
@@ -35,7 +34,6 @@ class VideoEmbeddings(Embedding):
 
     name: ClassVar[str] = "video_embeddings"
     version: ClassVar[int] = 1
-    passing: ClassVar[frozenset[str]] = Frames.passing  # whose failures it passes on
 
     max_frames: int
     batch_frames: int = unkeyed(256)

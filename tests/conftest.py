@@ -1,15 +1,22 @@
 """What all tests share: a home of their own, one Ray for the session, and a small dataset."""
 
+import contextlib
+import hashlib
 import importlib.util
 import os
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow.fs as pafs
 import pytest
 
-from clip2video_pipe.manifests import store
+from clip2video_pipe.manifests import retries, store
 
 GOLDEN = Path(__file__).parent / "golden"
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -85,3 +92,113 @@ def full_size_weights(tmp_path_factory, golden_inputs):
     path = tmp_path_factory.mktemp("weights") / "pytorch_model.bin.2"
     torch.save({name: torch.from_numpy(golden_inputs.array(name, shape)) for name, shape in shapes.items()}, path)
     return path
+
+
+@dataclass
+class Web:
+    """A web server of this process: what it serves, how it fails, and what it was asked for."""
+
+    address: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)  # by path, with the first slash
+    statuses: list[int] = field(default_factory=list)  # of the next answers, in place of the file; 0: none at all
+    breaks: list[int] = field(default_factory=list)  # after how many bytes the next answers break off
+    knows_ranges: bool = True
+    says_length: bool = True
+    says_etag: bool = True
+    modified: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # sent with every refusal
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
+
+    def url(self, name: str, query: str = "") -> str:
+        return f"{self.address}/{name}{query}"
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [said for _, said in self.asked]
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A `Web` that runs; nobody waits between tries."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(retries, "WAITS", (0, 0, 0))
+    monkeypatch.setattr(retries, "_silent", {})
+    says = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            path, said = unquote(self.path.partition("?")[0]), self.headers["Range"]
+            says.asked.append((path, said))
+            status = says.statuses.pop(0) if says.statuses else 200 if path in says.files else 404
+            if status != 200:
+                self.refuse(status)
+                return
+            content = says.files[path]
+            span = re.fullmatch(r"bytes=(\d+)-(\d+)", said or "") if says.knows_ranges else None
+            start, stop = (int(span[1]), min(int(span[2]) + 1, len(content))) if span else (0, len(content))
+            if span and start >= len(content):
+                self.refuse(416, {"Content-Range": f"bytes */{len(content)}"})
+                return
+            body = content[start:stop]
+            self.send_response(206 if span else 200)
+            if span:
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
+            if says.says_length:
+                self.send_header("Content-Length", str(len(body)))
+            if says.says_etag:
+                self.send_header("ETag", f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"')
+            if says.modified:
+                self.send_header("Last-Modified", says.modified)
+            self.close_connection = bool(says.breaks) or not says.says_length
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body[: says.breaks.pop(0)] if says.breaks else body)
+
+        def refuse(self, status, headers=None):
+            if not status:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in (headers or says.headers).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # who asked has gone
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        says.address = f"http://127.0.0.1:{server.server_port}"
+        yield says
+        server.shutdown()
+
+
+@pytest.fixture
+def decoded_here(monkeypatch):
+    """Videos are decoded in this process, so that what a test has put in place of something is there."""
+    from clip2video_pipe.stages import frames
+    from clip2video_pipe.stages.decoding import decode_segments
+
+    def here(limits, path, segments, **how):
+        return decode_segments(path, segments=segments, **how)
+
+    monkeypatch.setattr(frames, "decode_apart", here)
+
+
+@pytest.fixture
+def objects(tmp_path, monkeypatch):
+    """`s3://bucket/...` and `gs://bucket/...` lie in a folder, whose path this is; a file system to pyarrow."""
+    from clip2video_pipe.manifests import objects
+
+    folder = tmp_path / "object store"
+    (folder / "bucket").mkdir(parents=True)
+    kept = pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem())
+    monkeypatch.setattr(objects, "filesystem", lambda bucket: kept)
+    monkeypatch.setattr(objects, "GRAIN", -1.0)
+    monkeypatch.setattr(retries, "WAITS", (0, 0, 0))
+    return folder / "bucket"

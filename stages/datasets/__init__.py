@@ -1,8 +1,9 @@
 """Datasets: which videos there are and which captions belong to them. Each kind is a file here."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from clip2video_pipe.manifests.addresses import Location
 
 
 class DatasetError(ValueError):
@@ -14,7 +15,7 @@ class Video:
     """A video, or its segment from `start` to `end` seconds after the file's first frame."""
 
     video_id: str
-    path: Path
+    path: Location
     start: float | None = None
     end: float | None = None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 
+from clip2video_pipe.manifests.addresses import Location, Url
 from clip2video_pipe.stages.datasets import DatasetError, Gap, Video
 
 EXTENSIONS = frozenset(
@@ -39,29 +40,54 @@ def expand(pattern: str) -> list[Path]:
     return found
 
 
-def is_video(path: Path) -> bool:
+def listed(key: str, folder: Url) -> Iterator[tuple[str, Url]]:
+    """Every object below a prefix, with its path from there, hidden ones passed over. Raises DatasetError."""
+    if not folder.is_object:
+        raise DatasetError(
+            f"{key}: {str(folder)!r}: a web server cannot be asked which files it has; name them in a table"
+        )
+    from clip2video_pipe.manifests.objects import list_objects
+
+    try:
+        found = list_objects(folder)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{key}: {str(folder)!r}: no such folder") from error
+    except OSError as error:
+        raise DatasetError(f"{key}: {str(folder)!r}: {error.strerror or error}") from error
+    yield from ((name, url) for name, url in found if not any(part.startswith(".") for part in name.split("/")))
+
+
+def is_video(path: Location) -> bool:
     """Whether a file is named like a video."""
     return path.suffix.lower() in EXTENSIONS
 
 
-def text(path: Path) -> str:
+def text(path: Location) -> str:
     """A path as text: bytes that are not UTF-8 are written as \\xNN."""
+    if isinstance(path, Url):
+        return str(path)
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _below(root: Location) -> Iterator[Location]:
+    if isinstance(root, Url):
+        return (url for _, url in listed("dataset.videos", root))
+    if not root.is_dir():
+        raise DatasetError(f"dataset.videos: {str(root)!r} is not a folder")
+    return walk(root)
 
 
 @dataclass
 class VideoFiles:
     """The video files below some folders, by the id that they are named after."""
 
-    roots: Sequence[Path]
+    roots: Sequence[Location]
     gaps: list[Gap] = field(default_factory=list)  # files that share an id with one found before
-    _found: dict[str, Path] = field(default_factory=dict)
+    _found: dict[str, Location] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for root in self.roots:
-            if not root.is_dir():
-                raise DatasetError(f"dataset.videos: {str(root)!r} is not a folder")
-            for path in filter(is_video, walk(root)):
+            for path in filter(is_video, _below(root)):
                 first = self._found.setdefault(text(Path(path.stem)), path)
                 if first != path:
                     self.gaps.append(Gap("id-twice", text(Path(path.stem)), f"{text(path)}: {text(first)} is used"))

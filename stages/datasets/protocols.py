@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from clip2video_pipe.manifests.addresses import Location
 from clip2video_pipe.stages.datasets import Caption, Dataset, DatasetError, Gap
 from clip2video_pipe.stages.datasets.annotations import Annotations, once
 from clip2video_pipe.stages.datasets.files import VideoFiles
@@ -39,7 +40,7 @@ class Protocol(ABC):
     def training_lists(self, folder: Path) -> dict[str, tuple[str, ...]]:
         """The lists that published models were trained on, by name, as far as these files tell. Raises DatasetError."""
 
-    def read(self, folder: Path, roots: Sequence[Path], split: str) -> Dataset:
+    def read(self, folder: Path, roots: Sequence[Location], split: str) -> Dataset:
         """The split's videos with their files and captions, and what does not fit together. Raises DatasetError."""
         files = Annotations(folder)
         loaded = self._checked(files, split)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clip2video_pipe.manifests.addresses import Location, Url, location, shown
 from clip2video_pipe.stages.datasets import Caption, Dataset, DatasetError, Video
 from clip2video_pipe.stages.datasets.files import expand
 
@@ -20,11 +21,12 @@ Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]  # each with the place it was read from
 
 
-def read_table(patterns: Sequence[str], roots: Sequence[Path]) -> Dataset:
+def read_table(patterns: Sequence[str], roots: Sequence[Location]) -> Dataset:
     """Rows with `video` (a path, from the first of `roots` that has it) and captions; see `docs/configuration.md`.
 
-    Rows that name the same video and segment are one video with the captions of all. Without a `video_id` its id is
-    the path as written, and the segment behind it (`#t=2.0,5.0`). Raises DatasetError, naming the row.
+    `video` may be an address, as may the last of `roots`, which has what the others do not have. Rows that name the
+    same video and segment are one video with the captions of all. Without a `video_id` its id is the path as written,
+    or the address without query, and the segment behind it (`#t=2.0,5.0`). Raises DatasetError, naming the row.
     """
     videos: dict[str, Video] = {}
     captions: list[Caption] = []
@@ -33,8 +35,9 @@ def read_table(patterns: Sequence[str], roots: Sequence[Path]) -> Dataset:
             video = _video(place, row, roots)
             known = videos.setdefault(video.video_id, video)
             if known != video:
+                other = _named(video) if _named(video) != _named(known) else "the same with another query"
                 raise DatasetError(
-                    f"{place}: video_id {video.video_id!r} stands for {_named(known)} and for {_named(video)}; "
+                    f"{place}: video_id {video.video_id!r} stands for {_named(known)} and for {other}; "
                     "give each an id of its own"
                 )
             captions += (Caption(video.video_id, text) for text in _captions(place, row))
@@ -56,7 +59,7 @@ def _rows(path: Path) -> Rows:
         raise DatasetError(f"{path}: has no rows")
 
 
-def _video(place: str, row: Row, roots: Sequence[Path]) -> Video:
+def _video(place: str, row: Row, roots: Sequence[Location]) -> Video:
     for column in row:
         if column not in COLUMNS:
             near = get_close_matches(str(column), COLUMNS, 1)
@@ -64,7 +67,13 @@ def _video(place: str, row: Row, roots: Sequence[Path]) -> Video:
             raise DatasetError(f"{place}: unknown column {column!r}{hint}")
     name = row.get("video")
     if not isinstance(name, str) or not name.strip():
-        raise DatasetError(f"{place}: column 'video' is {name!r}; it has to be a path")
+        raise DatasetError(f"{place}: column 'video' is {name!r}; it has to be a path or an address")
+    _check_text(place, "video", name)
+    try:
+        path = location(name)
+    except ValueError as error:
+        raise DatasetError(f"{place}: column 'video' is {shown(name)!r}; it {error}") from error
+    name = shown(name)
     start, end = _seconds(place, row, "start"), _seconds(place, row, "end")
     if end is not None and end <= (start or 0.0):
         raise DatasetError(f"{place}: the segment ends at {end} s, not after its start at {start or 0.0} s")
@@ -73,21 +82,33 @@ def _video(place: str, row: Row, roots: Sequence[Path]) -> Video:
         video_id = name if start is None and end is None else f"{name}#t={start or 0.0},{'' if end is None else end}"
     if not isinstance(video_id, str | int):
         raise DatasetError(f"{place}: column 'video_id' is {video_id!r}; it has to be text or a whole number")
-    for column, value in (("video", name), ("video_id", str(video_id))):
-        if "\0" in value or not _is_text(value):
-            raise DatasetError(f"{place}: column {column!r} is {value!r}; zero bytes and half characters are not text")
-    path = roots[0] / name
-    if len(roots) > 1:  # with one there is nothing to choose, and nothing is looked up
-        path = next((root / name for root in roots if (root / name).exists()), path)
-    return Video(str(video_id), path, start, end)
+    _check_text(place, "video_id", str(video_id))
+    return Video(str(video_id), _below(roots, path), start, end)
 
 
-def _is_text(value: str) -> bool:
+def _below(roots: Sequence[Location], path: Location) -> Location:
+    """Where a path leads from the first root that has it. With one root there is nothing to choose, or to look up."""
+    if isinstance(path, Url) or path.is_absolute():
+        return path
+    *others, last = roots
+    for root in others:
+        found = root / str(path)
+        if isinstance(found, Path) and found.exists():
+            return found
+    if not others or isinstance(last, Url) or (last / path).exists():
+        return last / str(path)
+    return roots[0] / str(path)
+
+
+def _check_text(place: str, column: str, value: str) -> None:
     try:
         value.encode()
+        well = "\0" not in value
     except UnicodeEncodeError:
-        return False
-    return True
+        well = False
+    if not well:
+        said = shown(value)
+        raise DatasetError(f"{place}: column {column!r} is {said!r}; zero bytes and half characters are not text")
 
 
 def _seconds(place: str, row: Row, column: str) -> float | None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from clip2video_pipe.manifests.addresses import Location
 from clip2video_pipe.stages.datasets import Dataset, DatasetError, Video
 
 Window = tuple[float, float | None]  # seconds; None: to the end, however long the file turns out to be
@@ -34,12 +34,12 @@ def cut(
     length: float,
     stride: float,
     shortest: float,
-    duration_of: Callable[[Sequence[Path]], list[float | None]],
+    duration_of: Callable[[Sequence[Location]], list[float | None]],
 ) -> Dataset:
     """Each video's windows in its place, as `<video_id>#t=<start>,<end>`.
 
-    Videos that have a segment already, and those whose duration nobody can tell, stay as they are. Raises DatasetError
-    where there are captions: they belong to whole videos.
+    Videos that have a segment already, and those whose duration nobody can tell, stay as they are; a note counts the
+    latter. Raises DatasetError where there are captions: they belong to whole videos.
     """
     if dataset.captions:
         raise DatasetError(
@@ -55,4 +55,6 @@ def cut(
         for start, end in windows(duration, length, stride, shortest):
             name = f"{video.video_id}#t={start},{'' if end is None else end}"
             found.append(Video(name, video.path, start, end))
-    return replace(dataset, videos=tuple(found))
+    unknown = durations.count(None)
+    notes = (f"{unknown} videos whose length cannot be told, now at least, are not cut",) if unknown else ()
+    return replace(dataset, videos=tuple(found), notes=(*dataset.notes, *notes))

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from clip2video_pipe.manifests.addresses import is_remote
 from clip2video_pipe.stages.decoding.failures import DecodeError, Failure
 from clip2video_pipe.stages.sampling import Sampling
 
@@ -125,7 +126,8 @@ def decode_segments(
         if size < 1 or not 0 <= first < beyond:
             raise ValueError(f"size is {size} and the segment {first} to {beyond} s; need a size, and 0 <= start < end")
     decode_with = find_decoder(decoder)
-    _check_file(path)
+    if not is_remote(path):
+        _check_file(path)
     return decode_with(path, sampling, size, bounds, threads)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -12,7 +11,9 @@ from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from clip2video_pipe.manifests.remote import RemoteFile
 from clip2video_pipe.stages.decoding.failures import DecodeError
+from clip2video_pipe.stages.decoding.readable import readable
 
 DEFAULT = 5_000_000  # pixels that a stream marked as the default may lack, and ffmpeg still takes it
 
@@ -69,12 +70,20 @@ class Source:
 
 @contextmanager
 def opened(path: str) -> Iterator[Source]:
-    """The file and the video stream in it to decode. Raises DecodeError; what it raises inside passes through."""
-    # "file:" keeps a colon in a name from being read as a protocol. Strict metadata would fail on old tags.
+    """The file, or what is at the address, and the video stream in it to decode.
+
+    Raises DecodeError; what it raises inside passes through, unless it was the connection's fault.
+    """
+    with readable(path) as file, _opened(path, file) as source:
+        yield source
+
+
+@contextmanager
+def _opened(path: str, file: str | RemoteFile) -> Iterator[Source]:
+    # Strict metadata would fail on old tags. Whatever a remote file names, nothing of it is opened, not here either.
+    options = {"protocol_whitelist": "file" if isinstance(file, str) else "none"}
     try:
-        container = av.open(
-            f"file:{Path(path).absolute()}", metadata_errors="replace", options={"protocol_whitelist": "file"}
-        )
+        container = av.open(file, "r", metadata_errors="replace", options=options)
     except (av.FFmpegError, UnicodeError) as error:
         if isinstance(error, MemoryError):
             raise

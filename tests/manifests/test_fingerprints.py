@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from clip2video_pipe.manifests import fingerprints
+from clip2video_pipe.manifests.addresses import Url
 from clip2video_pipe.manifests.fingerprints import BLOCK, BLOCKS, Fingerprints, fingerprint
+from clip2video_pipe.manifests.retries import LostConnection
 from clip2video_pipe.manifests.store import Store
 
 
@@ -106,3 +108,53 @@ def test_a_damaged_memory_is_forgotten(tmp_path, settled):
     assert memory.of([path], "full") == [fingerprint(path, "full")]
     memory.save()
     assert Fingerprints(store).of([path], "full") == [fingerprint(path, "full")]
+
+
+@pytest.mark.parametrize("size", [0, 5, BLOCK * BLOCKS, 5 * BLOCK * BLOCKS + 1])
+@pytest.mark.parametrize("extent", ["sampled", "full"])
+def test_a_remote_file_has_the_fingerprint_of_the_same_bytes_here(tmp_path, web, objects, size, extent):
+    data = os.urandom(size)
+    web.files["/x"] = data
+    for path in (tmp_path / "x", objects / "x"):
+        path.write_bytes(data)
+    here = fingerprint(tmp_path / "x", extent)
+    assert fingerprint(Url(web.url("x")), extent) == here == fingerprint(Url("s3://bucket/x"), extent)
+    web.knows_ranges = False
+    assert fingerprint(Url(web.url("x")), extent) == here
+
+
+def test_sampling_reads_no_more_of_a_remote_file_than_its_samples(web):
+    web.files["/x"] = os.urandom(50 * BLOCK * BLOCKS)
+    fingerprint(Url(web.url("x")), "sampled")
+    spans = [span.removeprefix("bytes=").split("-") for span in web.ranges]
+    assert sum(int(stop) - int(start) + 1 for start, stop in spans) == 1 + BLOCK * BLOCKS
+
+
+def test_a_remote_file_is_remembered_by_its_mark_and_nothing_secret_is(web, tmp_path):
+    web.files |= {"/x": b"content", "/y": b"content"}
+    urls = [Url(web.url("x", "?signature=secret")), Url(web.url("y"))]
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    first = memory.of(urls, "full")
+    memory.save()
+    assert b"secret" not in (tmp_path / "store" / fingerprints.NAME).read_bytes()
+    web.asked.clear()
+    again = Fingerprints(Store(str(tmp_path / "store")))
+    assert again.of(urls, "full") == first and len(web.asked) == 2, "one request a file"
+    web.files["/x"] = b"CONTENT"
+    [other, same] = again.of(urls, "full")
+    assert other != first[0] and same == first[1]
+    web.says_etag = False
+    assert again.of(urls, "full") == [other, same]
+    web.asked.clear()
+    again.of(urls, "full")
+    assert len(web.asked) > 2, "without a mark it is read each time"
+
+
+def test_a_remote_file_that_cannot_be_read_is_an_answer_and_forgotten(web, tmp_path):
+    memory = Fingerprints(Store(str(tmp_path / "store")))
+    url = Url(web.url("x"))
+    assert isinstance(memory.of([url], "full")[0], FileNotFoundError)
+    web.statuses = [503] * 4
+    assert isinstance(memory.of([url], "full")[0], LostConnection)
+    web.files["/x"] = b"content"
+    assert isinstance(memory.of([url], "full")[0], str)
