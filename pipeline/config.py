@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -97,7 +98,7 @@ class SamplingSettings(Settings):
     keep_every: int = Field(default=1, ge=1)  # of the grid
     max_frames: int = Field(default=12, ge=1)
     size: int | None = None  # pixels; the preset's own where it is not said
-    decoder: Literal["av"] = "av"
+    decoder: Literal["av", "decord"] = "av"
     min_frames: int = Field(default=1, ge=1)  # of a clip; with fewer that decode it fails
     damaged: Literal["keep", "fail"] = "keep"  # clips of which some packets do not decode
 
@@ -417,6 +418,8 @@ def _check_sense(config: Config, source: _Source) -> None:
     segments = None if isinstance(dataset, ProtocolDataset) else dataset.segments
     if segments and segments.shortest > segments.length:
         raise wrong(("dataset", "segments", "shortest"), f"is {segments.shortest}, longer than a window")
+    if sampling.decoder == "decord" and find_spec("decord") is None:
+        raise wrong(("sampling", "decoder"), "is 'decord', which is not installed; use 'av', or: pip install decord")
     if sampling.min_frames > sampling.max_frames:
         raise wrong(
             ("sampling", "min_frames"),

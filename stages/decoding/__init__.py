@@ -76,7 +76,8 @@ class Clip:
 # Path, sampling, size, the segments' starts and ends in seconds, and threads.
 Decoder = Callable[[str, Sampling, int, Sequence[tuple[float, float]], int], list[Clip | DecodeError]]
 
-DECODERS = {"av": "clip2video_pipe.stages.decoding.pyav"}  # modules with a `decode`, imported when first used
+# Modules with a `decode`, imported when first used.
+DECODERS = {"av": "clip2video_pipe.stages.decoding.pyav", "decord": "clip2video_pipe.stages.decoding.decord"}
 
 
 def find_decoder(name: str) -> Decoder:

@@ -45,7 +45,7 @@ def decode(
     run = _of_part(path, sampling, size, cuts, threads) or _of_all(path, sampling, size, cuts, threads)
     if run.lost and threads > 1:
         run = _of_all(path, sampling, size, cuts, 1)  # what is made of damage depends on the threads
-    return [_clip(path, sampling, cut, its, run) for cut, its in zip(cuts, run.chosen, strict=True)]
+    return [clip_of(path, sampling, cut, its, run) for cut, its in zip(cuts, run.chosen, strict=True)]
 
 
 def _of_part(path: str, sampling: Sampling, size: int, cuts: Sequence[Segment], threads: int) -> Run | None:
@@ -71,16 +71,18 @@ def _of_all(path: str, sampling: Sampling, size: int, cuts: Sequence[Segment], t
     why = reading.why or "what its packets promise does not come out of the decoder"
     run = run or _again(path, chosen, size, why, threads)
     chosen = [cut.choose(run.shown, sampling) for cut in cuts]
-    if not run.pictures.has(_wanted(chosen).tolist()):
+    if not run.pictures.has(wanted(chosen).tolist()):
         run = _again(path, chosen, size, why, threads)
     return Run(chosen, run.shown, run.pictures, run.lost, run.in_full)
 
 
-def _wanted(chosen: Iterable[Chosen]) -> Indices:
+def wanted(chosen: Iterable[Chosen]) -> Indices:
+    """The frames that any of these have chosen, in order, each once."""
     return np.unique(np.concatenate([its.indices for its in chosen]))
 
 
-def _clip(path: str, sampling: Sampling, segment: Segment, chosen: Chosen, run: Run) -> Clip | DecodeError:
+def clip_of(path: str, sampling: Sampling, segment: Segment, chosen: Chosen, run: Run) -> Clip | DecodeError:
+    """The clip of a segment, or what is wrong with it."""
     lost = segment.count(run.lost, run.shown.first)
     if not chosen.decoded and lost:
         return DecodeError("damaged", path, f"none of its frames can be decoded ({lost} packets failed)")
@@ -110,13 +112,13 @@ def _of_selected(
     if reading.packets is None:
         return None
     chosen = [cut.choose(reading.shown, sampling) for cut in cuts]
-    wanted = _wanted(chosen)
-    stamps = reading.packets.shown[wanted]
+    indices = wanted(chosen)
+    stamps = reading.packets.shown[indices]
     selection = select(reading.packets.pts, reading.packets.starts, stamps, part=reading.packets.part)
     if selection is None:
         return None
-    index_of = dict(zip(stamps.tolist(), wanted.tolist(), strict=True))
-    pictures = Pictures(source.path, size, wanted)
+    index_of = dict(zip(stamps.tolist(), indices.tolist(), strict=True))
+    pictures = Pictures(source.path, size, indices)
     source.use_threads(threads, int(selection.send.sum()))
     try:
         for frame in _selected_frames(source, reading, selection):
@@ -162,7 +164,7 @@ def _in_full(
     threads: int,
 ) -> Run:
     """Decode all frames and keep small pictures of those that are chosen. Adds to `lost`."""
-    pictures = Pictures(source.path, size, _wanted(chosen))
+    pictures = Pictures(source.path, size, wanted(chosen))
     pts: list[Stamp] = []
     dts: list[Stamp] = []
     source.use_threads(threads, sum(its.decoded for its in chosen))
