@@ -46,12 +46,12 @@ CAPTIONS = pa.schema(
 )
 
 
-def frames(size: int) -> pa.Schema:
-    """Sampled frames: `pictures` holds up to L raw pictures, uint8, `size` x `size` x RGB, row by row."""
+def frames(size: int, *, raw: bool = True) -> pa.Schema:
+    """Sampled frames: `pictures` holds up to L pictures, raw (uint8, `size` x `size` x RGB, row by row) or as JPEG."""
     return pa.schema(
         [
             *ITEM,
-            pa.field("pictures", pa.list_(pa.binary(size * size * 3))),
+            pa.field("pictures", pa.list_(pa.binary(size * size * 3) if raw else pa.binary())),
             pa.field("times", pa.list_(pa.float64())),  # seconds from the clip's first frame, one a picture
             pa.field("rate", pa.float64()),  # frames a second
             pa.field("decoded", pa.int32()),  # frames that the clip shows

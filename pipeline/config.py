@@ -103,6 +103,13 @@ class SamplingSettings(Settings):
     damaged: Literal["keep", "fail"] = "keep"  # clips of which some packets do not decode
 
 
+class FramesSettings(Settings):
+    """How the pictures lie in the store, between decoding and embedding."""
+
+    encoding: Literal["raw", "jpeg"] = "raw"
+    quality: int | None = Field(default=None, ge=1, le=100)  # of JPEG; 95 where it is not said
+
+
 class ModelSettings(Settings):
     """The model: sizes, variant and weights (reference 6-18)."""
 
@@ -162,6 +169,7 @@ class Config(Settings):
     dataset: Annotated[TableDataset | FolderDataset | ProtocolDataset, Field(discriminator="kind")]
     model: ModelSettings
     sampling: SamplingSettings = SamplingSettings()
+    frames: FramesSettings = FramesSettings()
     embed: EmbedSettings = EmbedSettings()
     score: ScoreSettings = ScoreSettings()
     store: str = Field(default="artifacts", min_length=1)
@@ -418,6 +426,8 @@ def _check_sense(config: Config, source: _Source) -> None:
     segments = None if isinstance(dataset, ProtocolDataset) else dataset.segments
     if segments and segments.shortest > segments.length:
         raise wrong(("dataset", "segments", "shortest"), f"is {segments.shortest}, longer than a window")
+    if config.frames.quality is not None and config.frames.encoding == "raw":
+        raise wrong(("frames", "quality"), "is for 'frames.encoding: jpeg'; raw pictures have none")
     if sampling.decoder == "decord" and find_spec("decord") is None:
         raise wrong(("sampling", "decoder"), "is 'decord', which is not installed; use 'av', or: pip install decord")
     if sampling.min_frames > sampling.max_frames:

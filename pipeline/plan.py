@@ -235,6 +235,8 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
         decoder=config.sampling.decoder,
         min_frames=config.sampling.min_frames,
         damaged=config.sampling.damaged,
+        encoding=config.frames.encoding,
+        quality=config.frames.quality or 95,
         limits=Limits(config.run.decode_timeout, config.run.decode_memory),
     )
     common: dict[str, Any] = {

@@ -13,6 +13,7 @@ from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.stages.base import Stage, unkeyed
 from clip2video_pipe.stages.decoding import Clip, DecodeError
 from clip2video_pipe.stages.decoding.apart import Limits, decode_apart
+from clip2video_pipe.stages.jpeg import compress
 from clip2video_pipe.stages.sampling import Sampling
 
 ROW_GROUP_BYTES = 16 << 20
@@ -43,19 +44,24 @@ class Frames(Stage):
     decoder: str = "av"
     min_frames: int = 1  # a clip with fewer pictures fails
     damaged: Literal["keep", "fail"] = "keep"  # what becomes of a clip that has packets which do not decode
+    encoding: Literal["raw", "jpeg"] = "raw"  # of the pictures that are kept
+    quality: int = 95  # of JPEG
     limits: Limits = unkeyed(Limits(600.0, 4 * 10**9))
     threads: int = unkeyed(1)
 
     @property
     def schema(self) -> pa.Schema:
-        return schemas.frames(self.size)
+        return schemas.frames(self.size, raw=self.encoding == "raw")
 
     @property
     def chunk(self) -> int:
         return max(1, ROW_GROUP_BYTES // (self.sampling.max_frames * self.size * self.size * 3))
 
     def params(self) -> dict[str, Any]:
-        return {**super().params(), "sampling": self.sampling.key_params()}
+        params = {**super().params(), "sampling": self.sampling.key_params()}
+        if self.encoding == "raw":
+            del params["quality"]
+        return params
 
     def use_threads(self, count: int) -> None:
         self.threads = min(count, os.cpu_count() or 1)
@@ -71,7 +77,14 @@ class Frames(Stage):
             name: pa.array([c and getattr(c, name) for c in clips], self.schema.field(name).type)
             for name in ("times", "rate", "decoded", "lost", "width", "height")
         }
-        columns["pictures"] = _pictures(clips, self.size)
+        columns["pictures"] = (
+            _pictures(clips, self.size)
+            if self.encoding == "raw"
+            else pa.array(
+                [clip and [compress(picture, self.quality) for picture in clip.pictures] for clip in clips],
+                self.schema.field("pictures").type,
+            )
+        )
         return outcome_table(self.schema, table["item"].to_pylist(), outcomes, columns)
 
     def _decode(self, name: str, segments: list[tuple[float | None, float | None]]) -> list[Clip | Outcome]:

@@ -11,6 +11,7 @@ from clip2video_pipe.manifests.shards import Outcome, outcome_table, outcomes_of
 from clip2video_pipe.stages.base import unkeyed
 from clip2video_pipe.stages.batches import Batches
 from clip2video_pipe.stages.embedding import Embedding, embedding_columns, joined, scatter
+from clip2video_pipe.stages.jpeg import decompress
 
 if TYPE_CHECKING:
     from clip2video_pipe.models.upload import Uploaded
@@ -61,8 +62,11 @@ class VideoEmbeddings(Embedding):
         size = self.model.size.image_size
         flat = frames.flatten()
         pixels = np.empty((len(flat), size, size, 3), np.uint8)
-        buffer = flat.buffers()[1]
-        if len(flat):
+        if not pa.types.is_fixed_size_binary(flat.type):
+            for number, data in enumerate(flat.to_pylist()):
+                pixels[number] = decompress(data)
+        elif len(flat):
+            buffer = flat.buffers()[1]
             first = flat.offset * pixels[0].size
             pixels.reshape(-1)[:] = np.frombuffer(buffer, np.uint8, pixels.size, first)
         return Loaded(

@@ -226,3 +226,18 @@ def test_a_store_in_the_cloud_holds_a_whole_run(project, bucket):
     assert bucket.exists("/bucket/some/prefix/runs/small")
     again = project.run("--set", "store=s3://bucket/some/prefix")
     assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
+
+
+def test_frames_as_jpeg_give_nearly_the_same_vectors(project):
+    """In a stage of their own, which shares nothing with the raw ones."""
+    raw = project.run()
+    jpeg = project.run("--set", "frames.encoding=jpeg", "--set", "frames.quality=90")
+    assert jpeg["stages"]["frames"]["computed"] == jpeg["stages"]["video_embeddings"]["computed"] == 6
+    vectors = [
+        np.array([row["global"] for row in tables(project, result)["video_embeddings"].to_pylist()])
+        for result in (raw, jpeg)
+    ]
+    cosines = (vectors[0] * vectors[1]).sum(-1)
+    assert cosines.min() > 0.99 and not (vectors[0] == vectors[1]).all()
+    code, _, error = project.command("run", "--set", "frames.quality=90")
+    assert (code, "frames.quality" in error) == (2, True)

@@ -49,7 +49,7 @@ def test_real_clips_that_are_refused(real_clip, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["video1.mp4", "vid1.mp4", "nasa_13013.mp4", "corrupted.mp4"] + ["flipping_a_pancake.mkv"]
+    "name", ["video1.mp4", "vid1.mp4", "nasa_13013.mp4", "corrupted.mp4", "flipping_a_pancake.mkv"]
 )
 def test_real_clips_are_the_same_or_refused(real_clip, name):
     try:
