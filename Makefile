@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo test lint types bench-decode bench-embed bench-score clean
+.PHONY: demo test lint types bench-decode bench-embed bench-jpeg bench-score clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -36,6 +36,9 @@ bench-decode: $(VENV)/installed
 
 bench-embed: $(VENV)/installed
 	$(BIN)/python -m benchmarks.embed
+
+bench-jpeg: $(VENV)/installed
+	$(BIN)/python -m benchmarks.jpeg
 
 bench-score: $(VENV)/installed
 	$(BIN)/python -m benchmarks.score

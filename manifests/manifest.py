@@ -192,6 +192,11 @@ def known_places(store: Store, stage: str, key: str) -> dict[str, Place]:
     return {item: place for item, place in found.items() if not place.outcome.passing}
 
 
+def named_shards(store: Store, stage: str, key: str) -> set[str]:
+    """The shards of a stage key that some manifest counts on."""
+    return {name for manifest in _manifests(store, stage, key) for name in manifest.info["shards"]}
+
+
 def latest(store: Store, stage: str, exclude: str) -> Manifest | None:
     """The manifest of a stage that was written last, but for those of stage key `exclude`."""
     found = [m for m in _manifests(store, stage) if m.key != exclude]

@@ -142,6 +142,11 @@ def shard_sizes(store: Store, stage: str, key: str) -> dict[str, int]:
     return {n.removesuffix(SUFFIX): size for n, size in store.sizes(stage, key).items() if n.endswith(SUFFIX)}
 
 
+def remove_shard(store: Store, stage: str, key: str, name: str) -> None:
+    """Delete a shard. Raises OSError."""
+    store.remove(stage, key, name + SUFFIX)
+
+
 def read_shard(store: Store, stage: str, key: str, name: str) -> dict[str, Place] | None:
     """Places of a shard's items; None where it cannot be read or is not what its name says."""
     try:

@@ -76,6 +76,11 @@ class Store:
     def write_json(self, value: Any, *parts: str) -> None:
         self.write(json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n", *parts)
 
+    def remove(self, *parts: str) -> None:
+        """Delete a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_file(self.path(*parts))
+
     @contextlib.contextmanager
     def writing(self, *parts: str) -> Iterator[Any]:
         """A binary file to write to, which takes its name when the block ends well, and else is gone.

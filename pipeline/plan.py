@@ -44,6 +44,7 @@ class Step:
     identity: StageIdentity
     items: Sequence[str]
     stage: Stage | None = None  # None: the rows are the driver's own listing
+    kept: bool = True  # otherwise its shards go when they are used: there is nothing that a manifest could name
     manifest: Manifest | None = field(init=False)
     cached: bool = field(init=False)  # whether its manifest was there before this run
     damaged: int = field(init=False)  # shards that a manifest names and the store lacks
@@ -77,19 +78,23 @@ class Step:
 
     @property
     def status(self) -> str:
-        """`cached`: its manifest is there; `reused`: all its items are; else `missing`."""
+        """`cached`: its manifest is there; `reused`: all its items are; `not kept`: none are needed; else `missing`."""
+        if not self.kept and not self.missing:
+            return "not kept"
         if self.cached:
             return "cached"
         return "missing" if self.missing else "reused"
 
     def commit(self) -> Manifest:
-        """Write its manifest, unless it is there."""
+        """Write its manifest, unless it is there. Not for a step that is not kept."""
         if self.manifest is None:
             self.manifest = commit(self.store, self.identity, self.items, self.places)
         return self.manifest
 
     def why(self) -> str:
         """Why its missing items are missing, in words."""
+        if not self.kept and not self.missing:
+            return "nothing needs them, and they are not kept (run.keep_frames)"
         if not self.missing:
             return "" if self.cached else "its items are there, from other runs"
         if self.damaged:
@@ -255,14 +260,16 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
     described = bool(listing.captions.num_rows)
     bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
     texts = listing.texts if bank is None else listing.texts | dict(zip(*_columns(bank, "item", "text"), strict=True))
+    embeddings = Step(store, videos.identity, list(listing.sources), videos)
+    keep = config.run.keep_frames
     return Plan(
         config=config,
         store=store,
         dataset=dataset,
         listing=listing,
         videos=_listed(store, "videos", listing.videos, {"digest": extent}),
-        frames=Step(store, frames.identity, list(listing.sources), frames),
-        video_embeddings=Step(store, videos.identity, list(listing.sources), videos),
+        frames=Step(store, frames.identity, list(listing.sources) if keep else embeddings.missing, frames, kept=keep),
+        video_embeddings=embeddings,
         captions=_listed(store, "captions", listing.captions, {}) if described else None,
         caption_embeddings=Step(store, captions.identity, list(texts), captions) if described else None,
         query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clip2video_pipe.manifests.schemas import OK
 from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import Config, public
@@ -19,6 +20,7 @@ from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
 from clip2video_pipe.pipeline.progress import EventLog, Reporter
 from clip2video_pipe.pipeline.results import measure
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
+from clip2video_pipe.pipeline.spent import SpentFrames
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
 from clip2video_pipe.stages import caption_embeddings, frames
 from clip2video_pipe.stages.scoring import SOURCE
@@ -93,7 +95,8 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
         _commit_listing(plan.query_bank, plan.bank)
     compute(_schedule(config, store, _embedding_jobs(plan), listen), store)
     for step in plan.steps:
-        step.commit()
+        if step.kept:
+            step.commit()
     scoring = plan.scoring()
     for step in scoring:  # one after the other: each holds all vectors
         compute(_schedule(config, store, _scoring_jobs(plan, step), listen), store)
@@ -159,6 +162,12 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
     if decode:
         decode.together = lambda item: sources[item].path
     embed = _job(plan.video_embeddings, stored_frames, decode)
+    if not plan.frames.kept:
+        spent = SpentFrames(plan.frames, plan.video_embeddings)
+        if decode:
+            decode.finished = spent.decoded
+        if embed:
+            embed.finished = spent.embedded
     read = None
     if plan.caption_embeddings:
         # Shorter ones first, so that captions of like length share a shard and with it a batch.
@@ -176,7 +185,7 @@ def _job(
     if not step.missing:
         return None
     missing = sorted(step.missing, key=order) if order else step.missing
-    return Job(_stage(step), missing, step.places, feed, source, completed=step.commit)
+    return Job(_stage(step), missing, step.places, feed, source, completed=step.commit if step.kept else lambda: None)
 
 
 def _stage(step: Step) -> Any:
@@ -208,17 +217,21 @@ def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listene
     return Schedule(jobs, config.run.shard_items, record, listen)
 
 
+def _failed(step: Step) -> int:
+    return sum(step.places[item].outcome.status != OK for item in step.items)
+
+
 def _report(step: Step, span: tuple[float, float] | None) -> dict[str, Any]:
-    manifest = step.commit()
+    manifest = step.commit() if step.kept else None
     computed = len(step.missing)
     return {
         "stage": step.name,
         "key": step.identity.key,
-        "manifest": manifest.hash,
+        "manifest": manifest and manifest.hash,
         "status": "computed" if computed else step.status,
         "items": len(step.items),
         "computed": computed,
         "reused": len(step.items) - computed,
-        "failed": manifest.counts["failed"],
+        "failed": manifest.counts["failed"] if manifest else _failed(step),
         "seconds": round(span[1] - span[0], 3) if span else 0.0,
     }

@@ -25,6 +25,7 @@ class Job:
     places: dict[str, Place]  # of the items that are there; grows as units finish
     feed: Callable[[Sequence[str]], Feed]  # the input of some of its items, once those are ready
     source: "Job | None" = None  # the job that makes its input, where that is part of this run
+    finished: Callable[[Shard], object] = lambda shard: None
     completed: Callable[[], object] = lambda: None
     together: Callable[[str], object] | None = None  # neighbours that are equal in this share a unit
 
@@ -138,6 +139,7 @@ class Schedule:
                 self._feed(later, unit.items)
         if job.source:
             self._consumed(job.source, unit.items)
+        job.finished(shard)
         self.listener(
             "finished",
             stage=job.stage.name,

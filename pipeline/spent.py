@@ -1,0 +1,44 @@
+"""Frames that nothing needs any more: with `run.keep_frames: false` their shards go as soon as they are embedded."""
+
+from collections import Counter
+
+from clip2video_pipe.manifests.manifest import named_shards
+from clip2video_pipe.manifests.shards import Shard, remove_shard
+from clip2video_pipe.pipeline.plan import Step
+
+
+class SpentFrames:
+    """Counts, for each shard of frames, the items that have yet to be embedded, and removes those that have none.
+
+    A shard that a manifest names stays: another config keeps its frames, and counts on it.
+    """
+
+    def __init__(self, frames: Step, embeddings: Step) -> None:
+        self._frames = frames
+        self._kept = named_shards(frames.store, frames.name, frames.identity.key)
+        needed = set(embeddings.missing)
+        self._left = Counter({place.shard: 0 for place in frames.places.values()})
+        unknown = set()  # shards with frames of other configs' items, which may not be embedded yet
+        for item, place in frames.places.items():
+            self._left[place.shard] += item in needed
+            if item not in needed and item not in embeddings.places:
+                unknown.add(place.shard)
+        self._kept |= unknown
+        for shard in [shard for shard, left in self._left.items() if not left]:
+            self._remove(shard)  # of a run that was killed before it came to that
+
+    def decoded(self, shard: Shard) -> None:
+        """It was written, for items that are all to be embedded."""
+        self._left[shard.name] = len(shard.items)
+
+    def embedded(self, shard: Shard) -> None:
+        """These items' vectors are in the store."""
+        for item in shard.items:
+            frames = self._frames.places[item].shard
+            self._left[frames] -= 1
+            if not self._left[frames]:
+                self._remove(frames)
+
+    def _remove(self, shard: str) -> None:
+        if shard not in self._kept:
+            remove_shard(self._frames.store, self._frames.name, self._frames.identity.key, shard)
