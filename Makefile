@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo test lint types bench-decode bench-embed bench-jpeg bench-score clean
+.PHONY: demo test fuzz lint types bench-decode bench-embed bench-jpeg bench-score clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -12,6 +12,9 @@ demo: $(VENV)/installed
 
 test: lint types
 	$(BIN)/pytest
+
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/chaos/fuzz.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check
