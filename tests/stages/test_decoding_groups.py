@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from clip2video_pipe.stages.decoding import Clip, DecodeError, decode_segments, packets, pyav
 from clip2video_pipe.stages.decoding.groups import select
+from clip2video_pipe.stages.decoding.pictures import Pictures
 from clip2video_pipe.stages.sampling import Sampling
 
 X264 = "bframes=3:b-pyramid=normal:keyint=12:min-keyint=12:scenecut=0:threads=1"
@@ -34,6 +35,15 @@ CASES = {
     "h264, 120 frames a second": ("libx264", "mp4", {"x264-params": X264}, {"rate": 120}),
     "h264, 1 frame a second": ("libx264", "mp4", {"x264-params": X264}, {"rate": 1}),
     "h264, odd size": ("libx264", "mkv", {"x264-params": X264}, {"size": (95, 71), "pix_fmt": "yuv444p"}),
+    "h264, full range": ("libx264", "mp4", {"x264-params": X264}, {"pix_fmt": "yuvj420p"}),
+    "h264, one frame": ("libx264", "mp4", {"x264-params": X264}, {"frames": 1}),
+    "h264, a tenth of a second": ("libx264", "mp4", {"x264-params": X264}, {"frames": 3, "rate": 30}),
+    "h264, fragments without an index": (
+        "libx264",
+        "mp4",
+        {"x264-params": X264},
+        {"container": {"movflags": "dash+frag_keyframe+empty_moov+skip_trailer"}},
+    ),
     "h264, avi": ("libx264", "avi", {"x264-params": X264}, {}),
     "hevc, closed groups": ("libx265", "mp4", {"x265-params": "keyint=12:open-gop=0:bframes=3:log-level=none"}, {}),
     "hevc, open groups": ("libx265", "mkv", {"x265-params": "keyint=12:open-gop=1:bframes=3:log-level=none"}, {}),
@@ -55,6 +65,7 @@ CASES = {
         {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"},
         {},
     ),
+    "mpeg2, interlaced": ("mpeg2video", "ts", {"g": "12", "bf": "2", "flags": "+ildct+ilme"}, {}),
     "mjpeg": ("mjpeg", "mov", {}, {"pix_fmt": "yuvj420p"}),
     "prores": ("prores_ks", "mov", {}, {"pix_fmt": "yuv422p10le"}),
     "dnxhd": ("dnxhd", "mov", {"profile": "dnxhr_lb"}, {"pix_fmt": "yuv422p", "size": (256, 120)}),
@@ -62,6 +73,11 @@ CASES = {
 }
 REACHED = {"h264, closed groups", "hevc, closed groups", "vp9", "mpeg4", "mpeg2, closed groups", "mjpeg"}  # by seeking
 IN_FULL = {"h264, avi", "mpeg4, avi", "vp8", "gif"}  # unknown times, or packets that show nothing
+
+
+# What PyAV cannot write here: H.264 in separate fields (x264 makes frames of two fields alone), ProRes or DNxHD
+# with fields of their own, VP9 of 10 bits (its libvpx has 8). Files of phones and broadcasters have them; of such a stream a packet shows half a frame or
+# none, which its times tell, and all of it is decoded.
 
 
 def write(path, codec, options, size=(96, 72), pix_fmt="yuv420p", rate=25, variable=False, container=None, frames=60):
@@ -123,6 +139,110 @@ def test_the_same_clip_as_from_decoding_all(name, clip_of, monkeypatch):
     for clips, others in zip(found, expected, strict=True):
         for clip, other in zip(clips, others, strict=True):
             same(clip, other)
+
+
+def plain(path, sampling):
+    """Decoded in order with PyAV alone: indices and pictures."""
+    with av.open(path) as container:
+        stream = max(container.streams.video, key=lambda stream: stream.width * stream.height)
+        frames = list(container.decode(stream))
+        times = np.array([float(frame.pts * stream.time_base) for frame in frames])
+        chosen = sampling.choose(times - times[0], float(stream.guessed_rate))
+    pictures = Pictures(path, 48, np.unique(chosen))
+    for index in np.unique(chosen).tolist():
+        pictures.add(index, frames[index])
+    return times[chosen] - times[0], pictures.take(chosen.tolist())
+
+
+def cut_by_an_edit_list(source, target):
+    """The first 17 frames are there, and not shown."""
+    with av.open(source) as old, av.open(target, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        shift = None
+        for packet in old.demux(video=0):
+            if packet.dts is None:
+                continue
+            shift = shift if shift is not None else packet.dts
+            step = int(1 / (25 * packet.time_base))
+            packet.pts, packet.dts, packet.stream = packet.pts - 17 * step, packet.dts - 17 * step, stream
+            new.mux(packet)
+
+
+def turned(source, target):
+    """By a quarter: the matrix in the track's header says so."""
+    data = bytearray(Path(source).read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    assert data[at : at + 4] == (1 << 16).to_bytes(4, "big")
+    for place, value in enumerate((0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)):
+        data[at + 4 * place : at + 4 * place + 4] = value.to_bytes(4, "big", signed=True)
+    Path(target).write_bytes(data)
+
+
+def two_streams(source, target):
+    """A smaller one before it."""
+    with av.open(source) as old, av.open(target, "w") as new:
+        small = new.add_stream("mpeg4", rate=25)
+        small.width, small.height, small.pix_fmt = 32, 24, "yuv420p"
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number in range(60):
+            frame = av.VideoFrame.from_ndarray(np.full((24, 32, 3), 4 * number, np.uint8), "rgb24")
+            frame.pts = number
+            new.mux(small.encode(frame))
+        new.mux(small.encode(None))
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+
+
+def two_sizes(source, target):
+    """Another size of picture, with its own parameters, from the middle on."""
+    with av.open(source) as first, av.open(target, "w") as new:
+        stream = new.add_stream_from_template(first.streams.video[0])
+        other = write(str(Path(target).with_suffix(".other.ts")), "libx264", {"x264-params": X264}, size=(64, 48))
+        last = 0
+        for path in (source, other):
+            with av.open(path) as old:
+                begin = last
+                for packet in old.demux(video=0):
+                    if packet.dts is not None:
+                        packet.pts, packet.dts = packet.pts + begin, packet.dts + begin
+                        last = max(last, packet.pts + int(1 / (25 * packet.time_base)))
+                        packet.stream = stream
+                        new.mux(packet)
+
+
+MADE_OF = {  # how, of which case, and where to
+    "edit list": (cut_by_an_edit_list, "h264, closed groups", "mp4"),
+    "turned": (turned, "h264, closed groups", "mp4"),
+    "two streams": (two_streams, "h264, closed groups", "mkv"),
+    "two sizes": (two_sizes, "h264, transport stream", "ts"),
+}
+TIMES_GUESSED = {"h264, avi", "mpeg4, avi"}
+
+
+@pytest.mark.parametrize("name", [*(case for case in CASES if case not in TIMES_GUESSED), *MADE_OF])
+def test_the_frames_of_a_plain_decode(name, clip_of, tmp_path, monkeypatch):
+    """Kept in memory, and sought."""
+    if name in MADE_OF:
+        make, source, suffix = MADE_OF[name]
+        path = str(tmp_path / f"{name}.{suffix}")
+        make(clip_of(source), path)
+    else:
+        path = clip_of(name)
+    for _ in range(2):
+        for sampling in SAMPLINGS:
+            times, pictures = plain(path, sampling)
+            [clip] = decode_segments(path, sampling, 48, [(None, None)])
+            assert np.allclose(clip.times, times, atol=1e-9)
+            assert (clip.pictures == pictures).all()
+        monkeypatch.setattr(packets, "HELD", 0)
+
+
+def test_an_edit_list_leaves_frames_out(clip_of, tmp_path):
+    path = tmp_path / "late.mp4"
+    cut_by_an_edit_list(clip_of("h264, closed groups"), str(path))
+    assert decode_segments(str(path), SAMPLINGS[0], 48, [(None, None)])[0].decoded < 60
 
 
 @pytest.mark.parametrize("name", CASES)
