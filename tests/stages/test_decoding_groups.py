@@ -75,9 +75,9 @@ REACHED = {"h264, closed groups", "hevc, closed groups", "vp9", "mpeg4", "mpeg2,
 IN_FULL = {"h264, avi", "mpeg4, avi", "vp8", "gif"}  # unknown times, or packets that show nothing
 
 
-# What PyAV cannot write here: H.264 in separate fields (x264 makes frames of two fields alone), ProRes or DNxHD
-# with fields of their own, VP9 of 10 bits (its libvpx has 8). Files of phones and broadcasters have them; of such a stream a packet shows half a frame or
-# none, which its times tell, and all of it is decoded.
+# What PyAV cannot write here: H.264 in separate fields (x264 makes frames of two fields alone), ProRes and DNxHD with
+# fields of their own, VP9 of 10 bits (its libvpx has 8). Files of phones and broadcasters have them; of a stream in
+# separate fields a packet shows half a frame, which its times tell, and all of it is decoded.
 
 
 def write(path, codec, options, size=(96, 72), pix_fmt="yuv420p", rate=25, variable=False, container=None, frames=60):
