@@ -15,7 +15,8 @@ def training_list(path: Path) -> str | None:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length <= LONGEST_HEADER else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # whoever loads the weights says what is wrong with them
-    said = header.get("__metadata__", {}).get(TRAINING_LIST) if isinstance(header, dict) else None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    said = metadata.get(TRAINING_LIST) if isinstance(metadata, dict) else None
     return said if isinstance(said, str) else None

@@ -35,6 +35,8 @@ def _bytes(value: int | str) -> int:
     said = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", str(value))
     if not said or said[2].upper() not in SIZES or said[1].count(".") > 1:
         raise ValueError("has to be a size in bytes, such as 2GB or 512 MiB")
+    if len(said[1]) > 20:
+        raise ValueError("has to be a size in bytes that a machine may have")
     found = int(float(said[1]) * SIZES[said[2].upper()])
     if found < LEAST_MEMORY:
         raise ValueError(f"has to be at least {LEAST_MEMORY >> 20} MiB")

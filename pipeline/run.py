@@ -15,7 +15,7 @@ from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import Config, public
 from clip2video_pipe.pipeline.engines import workers
-from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
 from clip2video_pipe.pipeline.progress import EventLog, Reporter
 from clip2video_pipe.pipeline.results import measure
@@ -52,8 +52,8 @@ class Result:
     def too_many_failures(self, allow_gaps: bool) -> bool:
         """Whether more videos failed than the config allows; files that are not there are gaps, where those are."""
         videos = self.metrics["coverage"]["videos"]
-        failed = videos["failed"] - (videos["errors"].get("missing", 0) if allow_gaps else 0)
-        return bool(failed > self.config.run.max_failure_rate * videos["asked"])
+        gone = videos["errors"].get("missing", 0) if allow_gaps else 0
+        return bool(videos["failed"] - gone > self.config.run.max_failure_rate * (videos["asked"] - gone))
 
 
 def run(config: Config, reporter: Reporter) -> Result:
@@ -210,6 +210,10 @@ def _rows_of_items(items: Sequence[str]) -> Feed:
 def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listener) -> Schedule:
     def record(unit: Unit, why: str) -> Shard:
         stage = unit.job.stage
+        if stage.blameless:
+            raise EngineError(
+                f"{stage.name}: {why}, {unit.tries} times; is there memory enough (score.memory)? What is done is kept"
+            )
         with ShardWriter(store, stage.name, stage.identity.key, unit.items, stage.schema) as writer:
             writer.write(failed_table(stage.schema, unit.items, "crashed", why))
         return writer.shard

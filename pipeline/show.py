@@ -51,9 +51,9 @@ def show_metrics(console: Console, metrics: Any, expected: Any = None) -> None:
             said = coverage[name]
             failed = f", {said['failed']} failed ({counted(said['errors'])})" if said["failed"] else ""
             _say(console, f"{name}: {said['ok']} of {said['asked']} ok{failed}")
-    if coverage["decoding"]:
+    if coverage.get("decoding"):
         _say(console, f"of the videos that are ok: {counted(coverage['decoding'])}")
-    if coverage["gaps"]:
+    if coverage.get("gaps"):
         _say(console, f"gaps: {counted(coverage['gaps'])}")
 
 

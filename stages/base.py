@@ -25,6 +25,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]  # raised when the behaviour changes
     lane: ClassVar[Literal["task", "actor"]]  # an actor keeps what `setup` made; a task has nothing to keep
+    blameless: ClassVar[bool] = False  # whether no item can be at fault when workers die
     bulk: ClassVar[int] = 1  # so many times `run.shard_items` go into a shard: more for rows that cost little
 
     inputs: Mapping[str, str] = field(default_factory=dict, metadata={"keyed": False})  # keys of the stages it reads

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clip2video_pipe.manifests import schemas
+from clip2video_pipe.manifests.schemas import OK
+from clip2video_pipe.manifests.store import StoreError
 from clip2video_pipe.stages.postprocessing import (
     BETA,
     SINKHORN_PASSES,
@@ -99,7 +102,11 @@ class QueryBankScores(PostScores):
 
     def fit(self, side: Side) -> QueryBank:
         embeddings, bank = self._load("caption_embeddings"), self._load("query_bank")
-        captions = bank.items["item"].combine_chunks()
+        items = embeddings.items
+        well = items.filter(pc.equal(items["status"], OK))["item"]
+        captions = pc.filter(bank.items["item"], pc.is_in(bank.items["item"], well)).combine_chunks()
+        if not len(captions):
+            raise StoreError("no caption of the query bank has a vector, so qb-norm has nothing to go by")
         width = side.queries.width
         fits = 4 * width * len(captions) <= self.memory // 4
         vectors = read_vectors(embeddings, captions, width, self._weighted, in_memory=fits)

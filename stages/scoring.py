@@ -53,6 +53,7 @@ class Scoring(Stage):
     """
 
     lane: ClassVar[Literal["task", "actor"]] = "actor"
+    blameless: ClassVar[bool] = True
     directions: ClassVar[tuple[Direction, ...]] = (TEXT_TO_VIDEO, VIDEO_TO_TEXT)
 
     entrants: str  # their digest

@@ -66,6 +66,8 @@ def read_csv(path: Path, *columns: str) -> Iterator[dict[str, str]]:
             for row in reader:
                 if any(not isinstance(row[column], str) for column in columns):
                     raise DatasetError(f"{path}:{reader.line_num}: has fewer fields than the first line")
+                if None in row:
+                    raise DatasetError(f"{path}:{reader.line_num}: has more fields than the first line; quote commas")
                 yield row
     except (OSError, UnicodeError, csv.Error) as error:
         raise DatasetError(f"{path}: cannot be read as .csv: {error}") from error
@@ -75,6 +77,8 @@ def said(path: Path, place: str, value: Any, kind: type, what: str) -> Any:
     """`value`, if it is of that kind. Raises DatasetError, naming file and place."""
     if not isinstance(value, kind):
         raise DatasetError(f"{path}: {place} is {str(value)[:80]!r}; it has to be {what}")
+    if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise DatasetError(f"{path}: {place} is {value[:80]!r}, which is no text: half of a character")
     return value
 
 

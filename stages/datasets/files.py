@@ -19,10 +19,29 @@ CUT = re.compile(r"(?P<whole>.+)_(?P<start>\d+)_(?P<end>\d+)")  # an id that end
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Every file below `root` in the order of names, hidden ones passed over."""
-    for folder, folders, names in os.walk(root):
+    """Every file below `root` in the order of names, hidden ones passed over. Raises DatasetError.
+
+    Folders that are links are followed, but for one that leads back to a folder above it.
+    """
+
+    def stop(error: OSError) -> None:
+        raise DatasetError(f"{str(error.filename)!r}: cannot be looked into: {error.strerror}") from error
+
+    for folder, folders, names in os.walk(root, onerror=stop, followlinks=True):
+        here = os.path.realpath(folder)
+        if any(above != Path(folder) and os.path.realpath(above) == here for above in _up_to(root, Path(folder))):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _up_to(root: Path, folder: Path) -> Iterator[Path]:
+    """`root` and the folders between it and `folder`."""
+    yield root
+    for part in folder.relative_to(root).parts:
+        root = root / part
+        yield root
 
 
 def is_glob(pattern: str) -> bool:

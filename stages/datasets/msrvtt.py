@@ -37,8 +37,10 @@ class Release:
             # The original's file holds the same sentences as the release: beside it they would count twice.
             if path != paths[0] and paths[0].name == CAPTIONS:
                 continue
+            found: dict[str, list[str]] = {}
             for row in said(path, "'sentences'", data.get("sentences"), list, "a list"):
-                self.captions.setdefault(_text(path, row, "video_id"), []).append(_text(path, row, "caption"))
+                found.setdefault(_text(path, row, "video_id"), []).append(_text(path, row, "caption"))
+            self.captions = found | self.captions  # of files that overlap, the first that has a video's
 
 
 def _text(path: Path, row: Any, name: str) -> str:

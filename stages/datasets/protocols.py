@@ -71,7 +71,10 @@ class Protocol(ABC):
     def _checked(self, files: Annotations, split: str) -> Split:
         if split not in self.splits:
             raise DatasetError(f"dataset.split: is {split!r}; this dataset has {', '.join(self.splits)}")
-        return self.load(files, split)
+        loaded = self.load(files, split)
+        if not loaded.ids:
+            raise DatasetError(f"{loaded.where}: names no video of the split {split!r}")
+        return loaded
 
 
 def protocol(kind: str) -> Protocol:
