@@ -241,3 +241,32 @@ def test_frames_as_jpeg_give_nearly_the_same_vectors(project):
     assert cosines.min() > 0.99 and not (vectors[0] == vectors[1]).all()
     code, _, error = project.command("run", "--set", "frames.quality=90")
     assert (code, "frames.quality" in error) == (2, True)
+
+
+def test_scores_that_are_lost_end_the_run_and_are_computed_by_the_next(project, monkeypatch):
+    """No query kills a worker: it is never the query's fault, so there is no failed row."""
+    from clip2video_pipe.pipeline.engines.inline import InlineEngine
+
+    real = InlineEngine.run
+
+    def run(self, schedule, store):
+        if any(job.stage.name == "similarity" for job in schedule.jobs):
+            while True:
+                schedule.lose(schedule.next("actor"), "its worker died (test)", lambda: 0.0)
+        real(self, schedule, store)
+
+    monkeypatch.setattr(InlineEngine, "run", run)
+    code, _, error = project.command("run")
+    assert (code, "similarity: its worker died (test), 2 times" in error) == (1, True)
+    monkeypatch.undo()
+    result = project.run()
+    assert result["metrics"]["video_to_text"]["queries"] == 6
+
+
+def test_files_that_are_gaps_are_not_among_those_that_could_fail(project, clips, tmp_path):
+    (tmp_path / "noise.mp4").write_bytes(b"noise" * 1000)
+    good = json.loads((clips / "clips.jsonl").read_text().splitlines()[0])["video"]
+    gone = [{"video": f"/none{n}.mp4", "caption": "a b"} for n in range(40)]
+    rows = [{"video": str(path), "caption": "a b"} for path in (clips / good, tmp_path / "noise.mp4")]
+    words = ("run", project.rows(*rows, *gone), "--allow-gaps", "--set", "run.max_failure_rate=0.1")
+    assert project.command(*words)[0] == 3, "one of two is half of them"

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from clip2video_pipe.stages.datasets import DatasetError
-from clip2video_pipe.stages.datasets.files import VideoFiles
+from clip2video_pipe.stages.datasets.files import VideoFiles, walk
 from clip2video_pipe.stages.datasets.protocols import protocol
 from clip2video_pipe.stages.datasets.vatex import shipped
 
@@ -264,3 +265,61 @@ def test_an_id_twice_in_an_annotation_file_is_said(tmp_path):
     found = protocol("msrvtt-full").read(tmp_path, videos(tmp_path, "video7010.mp4", "video7011.mp4"), "test")
     assert gaps_of(found) == {("id-twice", "video7010")}
     assert len(found.videos) == len(found.captions) == 2
+
+
+def test_files_of_a_release_that_overlap_count_once(tmp_path):
+    both = {"videos": [], "sentences": [{"video_id": "video7010", "caption": "a cat sits"}]}
+    put(tmp_path, "test_videodatainfo.json", both)
+    put(tmp_path, "videodatainfo.json", both)
+    found = protocol("msrvtt-full").read(tmp_path, videos(tmp_path, "video7010.mp4"), "test")
+    assert captions_of(found) == {"video7010": ["a cat sits"]}
+
+
+def test_linked_folders_are_looked_into_and_loops_are_not(tmp_path):
+    put(tmp_path, "elsewhere/a.mp4", b"a video")
+    put(tmp_path, "videos/deep/b.mp4", b"a video")
+    (tmp_path / "videos" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "videos" / "deep" / "back").symlink_to(tmp_path / "videos")
+    assert [path.name for path in walk(tmp_path / "videos")] == ["b.mp4", "a.mp4"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    put(tmp_path, "locked/a.mp4", b"a video")
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DatasetError, match=r"locked': cannot be looked into: Permission denied"):
+        list(walk(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "said"),
+    [
+        ("msrvtt-1ka", {"MSRVTT_JSFUSION_test.csv": JSFUSION[:1]}, "names no video of the split 'test'"),
+        (
+            "msrvtt-full",
+            {"train_val_videodatainfo.json": {"videos": [{"video_id": "video0", "split": "train"}], "sentences": []}},
+            "names no video of the split 'test'",
+        ),
+        (
+            "msrvtt-1ka",
+            {"MSRVTT_JSFUSION_test.csv": "key,vid_key,video_id,sentence\nr,m,video7010,a man, running\n"},
+            r"test\.csv:2: has more fields than the first line",
+        ),
+        (
+            "msrvtt-full",
+            {"MSRVTT_data.json": '{"sentences": [{"video_id": "\\ud800", "caption": "a"}]}'},
+            "half of a character",
+        ),
+    ],
+)
+def test_lists_that_would_pass_for_others_are_refused(tmp_path, kind, files, said):
+    for name, content in files.items():
+        put(tmp_path, name, content)
+    with pytest.raises(DatasetError, match=said):
+        protocol(kind).read(tmp_path, videos(tmp_path, "video7010.mp4"), "test")
