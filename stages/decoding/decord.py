@@ -11,7 +11,7 @@ from clip2video_pipe.manifests.addresses import is_remote
 from clip2video_pipe.stages.decoding import Clip, geometry
 from clip2video_pipe.stages.decoding.failures import DecodeError
 from clip2video_pipe.stages.decoding.opening import opened
-from clip2video_pipe.stages.decoding.packets import Reading, read_all
+from clip2video_pipe.stages.decoding.packets import read_all
 from clip2video_pipe.stages.decoding.pictures import Pictures, matrix_of
 from clip2video_pipe.stages.decoding.pyav import Run, clip_of, wanted
 from clip2video_pipe.stages.decoding.segments import Segment
@@ -37,13 +37,13 @@ def decode(
         if len(source.container.streams.video) > 1:
             raise _refused(path, "may take another one of several video streams")
         reading = read_all(source)
-        if reading.held and _is_turned(source, reading):
-            raise _refused(path, "may show rotated videos as they are stored")
     cuts = [Segment(start, end) for start, end in segments]
     chosen = [cut.choose(reading.shown, sampling) for cut in cuts]
     indices = wanted(chosen)
     pictures = Pictures(path, size, indices)
     try:
+        if _is_turned(path):
+            raise _refused(path, "may show rotated videos as they are stored")
         reader = _reader(path, threads)
         times = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64).reshape(-1, 2)[:, 0]
         ours = reading.shown.times
@@ -53,9 +53,7 @@ def decode(
             part = indices[start : start + BATCH].tolist()
             for index, pixels in zip(part, reader.get_batch(part).asnumpy(), strict=True):
                 pictures.add(index, VideoFrame.from_ndarray(pixels, "rgb24"))
-    except DecodeError:
-        raise
-    except MemoryError:
+    except (DecodeError, MemoryError):
         raise
     except Exception as error:  # its own class of errors has the whole C++ stack in it
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -71,9 +69,9 @@ def _reader(path: str, threads: int) -> Any:
     return decord.VideoReader(path, num_threads=threads)
 
 
-def _is_turned(source: Any, reading: Reading) -> bool:
-    for packet in reading.held or ():
-        for frame in source.stream.codec_context.decode(packet):
+def _is_turned(path: str) -> bool:
+    with opened(path) as source:
+        for frame in source.container.decode(source.stream):
             a, _, _, d = matrix = matrix_of(frame)
             return geometry.is_sideways(matrix) or a < 0 or d < 0
     return False

@@ -115,15 +115,18 @@ def _silence(source: Source, pts: Iterable[Stamp]) -> str:
     return ""
 
 
-def read_part(source: Source, start: float, end: float) -> Reading | None:
-    """The packets of a part of a long file, in seconds from its first frame, and of its first group.
+def is_far(source: Source, start: float, end: float) -> bool:
+    """Whether a part of a file, in seconds from its first frame, is better gone to than read up to.
 
-    None where the file is not long, the part is most of it, or it does not say enough to go there: then read all of
-    it, from a newly opened file.
+    So it is where the file is long, the part no more than half of it, and its packets may say enough.
     """
     seconds = source.stream.duration * source.tick if source.stream.duration else (source.container.duration or 0) / 1e6
-    if source.container.size < LONG or min(end, seconds) - start > seconds / 2 or _silence(source, ()):
-        return None
+    is_part = min(end, seconds) - start <= seconds / 2 and (start > 0 or not math.isinf(end))
+    return is_part and source.container.size >= LONG and not _silence(source, ())
+
+
+def read_part(source: Source, start: float, end: float) -> Reading | None:
+    """The packets of such a part, and of the file's first group; None where they do not say enough after all."""
     lost: list[float | None] = []
     head = _Collected(source)
     for packet in source.packets(lost):

@@ -1,8 +1,7 @@
 """The PyAV decoder: ffmpeg's libraries in this process."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import av
@@ -14,7 +13,7 @@ from clip2video_pipe.stages.decoding import Clip
 from clip2video_pipe.stages.decoding.failures import DecodeError
 from clip2video_pipe.stages.decoding.groups import PASSING, Selection, select
 from clip2video_pipe.stages.decoding.opening import Source, opened
-from clip2video_pipe.stages.decoding.packets import Astray, Reading, read_all, read_part, sent
+from clip2video_pipe.stages.decoding.packets import Astray, Reading, is_far, read_all, read_part, sent
 from clip2video_pipe.stages.decoding.pictures import Pictures
 from clip2video_pipe.stages.decoding.segments import Chosen, Segment, Shown
 from clip2video_pipe.stages.decoding.timestamps import Stamp, display_times
@@ -42,38 +41,41 @@ def decode(
     promised (damage, fields, packed frames), they are chosen again from those, and decoded once more.
     """
     cuts = [Segment(start, end) for start, end in segments]
-    run = _of_part(path, sampling, size, cuts, threads) or _of_all(path, sampling, size, cuts, threads)
-    if run.lost and threads > 1:
-        run = _of_all(path, sampling, size, cuts, 1)  # what is made of damage depends on the threads
+
+    def choose(shown: Shown) -> list[Chosen]:
+        return [cut.choose(shown, sampling) for cut in cuts]
+
+    start, end = min(cut.start for cut in cuts), max(cut.end for cut in cuts)
+    run: Run | None = None
+    with opened(path) as source:
+        if is_far(source, start, end):
+            reading = read_part(source, start, end)
+            if reading is not None:
+                run = _of_selected(source, reading, choose(reading.shown), size, threads)
+        else:
+            run = _of_all(source, choose, size, threads)
+    if run is None or (run.lost and threads > 1):  # what is made of damage depends on the threads
+        with opened(path) as source:
+            run = _of_all(source, choose, size, threads if run is None else 1)
     return [clip_of(path, sampling, cut, its, run) for cut, its in zip(cuts, run.chosen, strict=True)]
 
 
-def _of_part(path: str, sampling: Sampling, size: int, cuts: Sequence[Segment], threads: int) -> Run | None:
-    """By reading no more of the file than the segments span; None where that does not do."""
-    start, end = min(cut.start for cut in cuts), max(cut.end for cut in cuts)
-    if start == 0 and math.isinf(end):
-        return None
-    with opened(path) as source:
-        reading = read_part(source, start, end)
-        return None if reading is None else _of_selected(source, reading, sampling, size, cuts, threads)
-
-
-def _of_all(path: str, sampling: Sampling, size: int, cuts: Sequence[Segment], threads: int) -> Run:
-    with opened(path) as source:
-        reading = read_all(source)
-        run = _of_selected(source, reading, sampling, size, cuts, threads)
-        if run is not None:
-            return run
-        chosen = [cut.choose(reading.shown, sampling) for cut in cuts]
-        if reading.packets is None and reading.held is not None:  # nothing has been decoded yet
-            lost = list(reading.lost)
-            run = _in_full(source, reading.held, lost, chosen, size, reading.why, threads)
+def _of_all(source: Source, choose: Callable[[Shown], list[Chosen]], size: int, threads: int) -> Run:
+    """By reading all of a file that was newly opened."""
+    reading = read_all(source)
+    chosen = choose(reading.shown)
+    run = _of_selected(source, reading, chosen, size, threads)
+    if run is not None:
+        return run
     why = reading.why or "what its packets promise does not come out of the decoder"
-    run = run or _again(path, chosen, size, why, threads)
-    chosen = [cut.choose(run.shown, sampling) for cut in cuts]
+    if reading.packets is None and reading.held is not None:  # nothing has been decoded yet
+        run = _in_full(source, reading.held, list(reading.lost), chosen, size, why, threads)
+    else:
+        run = _again(source.path, chosen, size, why, threads)
+    chosen = choose(run.shown)
     if not run.pictures.has(wanted(chosen).tolist()):
-        run = _again(path, chosen, size, why, threads)
-    return Run(chosen, run.shown, run.pictures, run.lost, run.in_full)
+        run = _again(source.path, chosen, size, why, threads)
+    return replace(run, chosen=chosen)
 
 
 def wanted(chosen: Iterable[Chosen]) -> Indices:
@@ -105,13 +107,10 @@ def clip_of(path: str, sampling: Sampling, segment: Segment, chosen: Chosen, run
     )
 
 
-def _of_selected(
-    source: Source, reading: Reading, sampling: Sampling, size: int, cuts: Sequence[Segment], threads: int
-) -> Run | None:
+def _of_selected(source: Source, reading: Reading, chosen: list[Chosen], size: int, threads: int) -> Run | None:
     """By way of no more packets than the chosen frames need; None where that does not do."""
     if reading.packets is None:
         return None
-    chosen = [cut.choose(reading.shown, sampling) for cut in cuts]
     indices = wanted(chosen)
     stamps = reading.packets.shown[indices]
     selection = select(reading.packets.pts, reading.packets.starts, stamps, part=reading.packets.part)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clip2video_pipe.stages.decoding import DecodeError, decode, decode_segments
+from clip2video_pipe.stages.decoding import DecodeError, decode, decode_segments, packets
 from clip2video_pipe.stages.sampling import Sampling
 
 pytest.importorskip("decord", reason="decord is not installed: it has no wheel for this platform")
@@ -60,3 +60,9 @@ def test_real_clips_are_the_same_or_refused(real_clip, name):
     ours = decode(real_clip(name), SAMPLING, 64)
     assert its.times.tolist() == ours.times.tolist()
     assert np.abs(its.pictures.astype(int) - ours.pictures).mean() < 2 * NEAR
+
+
+def test_a_rotated_clip_is_refused_however_long_it_is(real_clip, monkeypatch):
+    monkeypatch.setattr(packets, "HELD", 0)
+    with pytest.raises(DecodeError, match="decord may show rotated videos as they are stored"):
+        decode(real_clip("video_90.mov"), SAMPLING, 48, decoder="decord")
