@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests.addresses import Location, Url
-from clip2video_pipe.manifests.remote import open_remote
+from clip2video_pipe.manifests.remote import SETTLED, open_remote
 from clip2video_pipe.manifests.store import Store
 
 Extent = Literal["sampled", "full"]
 
 BLOCK = 1 << 16
 BLOCKS = 16
-SETTLED = 2.0  # seconds: a file changed as lately as this may change again within its time stamp's grain
 NAME = "fingerprints.parquet"
 COLUMNS = ("path", "extent", "size", "modified", "changed", "content")
 

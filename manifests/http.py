@@ -14,11 +14,11 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from clip2video_pipe.manifests.addresses import Url
+from clip2video_pipe.manifests.remote import SETTLED
 from clip2video_pipe.manifests.retries import Changed, TryAgain, retried
 
 TIMEOUT = (10, 30)  # seconds: to connect, and without a byte
 TRANSFER = 1 << 16
-GRAIN = 2.0  # seconds: a file changed as lately as this may change again within its time stamp's grain
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 _of_thread = threading.local()
@@ -183,7 +183,7 @@ def _mark(answer: requests.Response) -> str | None:
     if etag:
         return f"{etag} {total}"
     changed = _time(modified)
-    if changed is None or (_time(answer.headers.get("Date")) or time.time()) - changed <= GRAIN:
+    if changed is None or (_time(answer.headers.get("Date")) or time.time()) - changed <= SETTLED:
         return None
     return f"{modified} {total}"
 

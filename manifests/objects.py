@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from clip2video_pipe.manifests.addresses import Url
+from clip2video_pipe.manifests.remote import SETTLED
 from clip2video_pipe.manifests.retries import Changed, TryAgain, retried
-
-GRAIN = 2.0  # seconds: a file changed as lately as this may change again within its time stamp's grain
 
 # pyarrow tells these apart in words only.
 REFUSED = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|HTTP status 40[13]|PERMISSION_DENIED|Permission den")
@@ -36,7 +35,7 @@ class ObjectSource:
         self._info = self._look()
         self.size = int(self._info.size)
         changed = self._info.mtime_ns
-        settled = changed is not None and time.time() - changed / 1e9 > GRAIN
+        settled = changed is not None and time.time() - changed / 1e9 > SETTLED
         self.mark = f"{self.size} {changed}" if settled else None
 
     @cached_property

@@ -10,6 +10,7 @@ from clip2video_pipe.manifests.addresses import Url
 BLOCK = 1 << 20
 AHEAD = 4  # blocks that one request asks for at most, where one is read after the other
 KEPT = 16  # blocks
+SETTLED = 2.0  # seconds: a file changed as lately as this may change again within its time stamp's grain
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
-from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS
+from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, OK
 from clip2video_pipe.manifests.store import Store, StoreError
 
 FOOTER = b"clip2video"
@@ -245,6 +245,11 @@ def with_passing(table: pa.Table) -> pa.Table:
         return table
     behind = table.column_names.index("message") + 1
     return table.add_column(behind, "passing", pc.equal(table["status"], FAILED))
+
+
+def well(table: pa.Table) -> pa.Table:
+    """The rows that are `ok`."""
+    return table.filter(pc.equal(table["status"], OK))
 
 
 def outcomes_of(table: pa.Table) -> list[Outcome]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.manifest import Manifest
 from clip2video_pipe.manifests.schemas import OK
+from clip2video_pipe.manifests.shards import well
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.stages.entrants import ORPHANED
@@ -84,7 +85,7 @@ def _ranked(plan: Plan, scoring: Sequence[Step]) -> tuple[dict[str, Any], pa.Tab
     tables = []
     for step, method in zip(scoring, ("", *plan.config.score.post), strict=True):
         manifest = step.commit()
-        rows = _well(manifest)
+        rows = well(manifest.table(["status", *NEEDED]))
         lost = _not_finite(plan, manifest)
         for direction in DIRECTIONS:
             some = rows.filter(pc.equal(rows["direction"], direction))
@@ -110,11 +111,6 @@ def _ranked(plan: Plan, scoring: Sequence[Step]) -> tuple[dict[str, Any], pa.Tab
                     found[label]["whole_query_set"] = True
                 tables.append(_rank_rows(label, some, better, equal, ties))
     return found, pa.concat_tables(tables)
-
-
-def _well(manifest: Manifest) -> pa.Table:
-    table = manifest.table(["status", *NEEDED])
-    return table.filter(pc.equal(table["status"], OK))
 
 
 def _not_finite(plan: Plan, manifest: Manifest) -> dict[str, int]:

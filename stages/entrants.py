@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.schemas import FAILED, ITEM, ITEM_COLUMNS, OK
+from clip2video_pipe.manifests.shards import well
 
 OUTCOMES = pa.schema(ITEM)
 ORPHANED = "its video failed"
@@ -49,8 +50,8 @@ def entrants(videos: pa.Table, captions: pa.Table, video_outcomes: pa.Table, cap
     orphaned = pc.and_(pc.equal(captions["status"], OK), pc.not_equal(said["status"], OK))
     passed_on = pc.binary_join_element_wise(ORPHANED, said["message"], ": ")
     captions = _with(captions, orphaned, pa.scalar(FAILED), said["error"], passed_on)
-    entered = _ok(videos).sort_by("item")
-    queries = _ok(captions)
+    entered = well(videos).sort_by("item")
+    queries = well(captions)
     columns = pc.index_in(queries["video_id"], entered["id"].combine_chunks()).cast(pa.int64())
     queries = queries.append_column("column", columns).sort_by([("column", "ascending"), ("item", "ascending")])
     failed = [t.filter(pc.not_equal(t["status"], OK)).select(ITEM_COLUMNS).cast(OUTCOMES) for t in (videos, captions)]
@@ -79,7 +80,3 @@ def _with(
     for name, values in (("status", status), ("error", error), ("message", message)):
         rows = rows.set_column(rows.column_names.index(name), name, pc.if_else(where, values, rows[name]))
     return rows
-
-
-def _ok(rows: pa.Table) -> pa.Table:
-    return rows.filter(pc.equal(rows["status"], OK))

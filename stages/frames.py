@@ -77,14 +77,7 @@ class Frames(Stage):
             name: pa.array([c and getattr(c, name) for c in clips], self.schema.field(name).type)
             for name in ("times", "rate", "decoded", "lost", "width", "height")
         }
-        columns["pictures"] = (
-            _pictures(clips, self.size)
-            if self.encoding == "raw"
-            else pa.array(
-                [clip and [compress(picture, self.quality) for picture in clip.pictures] for clip in clips],
-                self.schema.field("pictures").type,
-            )
-        )
+        columns["pictures"] = _raw(clips, self.size) if self.encoding == "raw" else _jpeg(clips, self.quality)
         return outcome_table(self.schema, table["item"].to_pylist(), outcomes, columns)
 
     def _decode(self, name: str, segments: list[tuple[float | None, float | None]]) -> list[Clip | Outcome]:
@@ -122,7 +115,7 @@ def _failed(error: DecodeError) -> Outcome:
     return Outcome(schemas.FAILED, error.failure, str(error), error.passing)
 
 
-def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:
+def _raw(clips: list[Clip | None], size: int) -> pa.ListArray:
     """Pictures of each clip as lists of `size * size * 3` bytes, without a Python object for each."""
     counts = [0 if clip is None else len(clip.pictures) for clip in clips]
     found = [clip.pictures for clip in clips if clip is not None]
@@ -132,3 +125,9 @@ def _pictures(clips: list[Clip | None], size: int) -> pa.ListArray:
     )
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, values, mask=pa.array([clip is None for clip in clips]))
+
+
+def _jpeg(clips: list[Clip | None], quality: int) -> pa.ListArray:
+    """Pictures of each clip as lists of JPEG files."""
+    files = [clip and [compress(picture, quality) for picture in clip.pictures] for clip in clips]
+    return pa.array(files, pa.list_(pa.binary()))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip2video_pipe.manifests import schemas
-from clip2video_pipe.manifests.schemas import OK
+from clip2video_pipe.manifests.shards import well
 from clip2video_pipe.manifests.store import StoreError
 from clip2video_pipe.stages.postprocessing import (
     BETA,
@@ -102,9 +102,8 @@ class QueryBankScores(PostScores):
 
     def fit(self, side: Side) -> QueryBank:
         embeddings, bank = self._load("caption_embeddings"), self._load("query_bank")
-        items = embeddings.items
-        well = items.filter(pc.equal(items["status"], OK))["item"]
-        captions = pc.filter(bank.items["item"], pc.is_in(bank.items["item"], well)).combine_chunks()
+        items = bank.items["item"]
+        captions = items.filter(pc.is_in(items, well(embeddings.items)["item"])).combine_chunks()
         if not len(captions):
             raise StoreError("no caption of the query bank has a vector, so qb-norm has nothing to go by")
         width = side.queries.width

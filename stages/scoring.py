@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.manifest import Manifest, load
 from clip2video_pipe.manifests.schemas import FAILED, OK
-from clip2video_pipe.manifests.shards import Outcome, outcome_table, read_rows
+from clip2video_pipe.manifests.shards import Outcome, outcome_table, read_rows, well
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.stages.base import Stage, unkeyed
 from clip2video_pipe.stages.entrants import Entrants, entrants
@@ -230,9 +230,8 @@ def _width(manifest: Manifest) -> int:
 
 def _first(manifest: Manifest) -> Iterator[pa.Table]:
     """The first row that is well."""
-    items = manifest.items
-    well = items.filter(pc.equal(items["status"], OK)).slice(0, 1)
-    places = zip(well["shard"].to_pylist(), well["row"].to_pylist(), strict=True)
+    first = well(manifest.items).slice(0, 1)
+    places = zip(first["shard"].to_pylist(), first["row"].to_pylist(), strict=True)
     return read_rows(manifest.store, manifest.stage, manifest.key, places, chunk=1)
 
 

@@ -199,6 +199,6 @@ def objects(tmp_path, monkeypatch):
     (folder / "bucket").mkdir(parents=True)
     kept = pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem())
     monkeypatch.setattr(objects, "filesystem", lambda bucket: kept)
-    monkeypatch.setattr(objects, "GRAIN", -1.0)
+    monkeypatch.setattr(objects, "SETTLED", -1.0)
     monkeypatch.setattr(retries, "WAITS", (0, 0, 0))
     return folder / "bucket"

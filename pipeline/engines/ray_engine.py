@@ -189,10 +189,10 @@ class RayEngine:
             for slot in self._slots:
                 self._fill(slot, schedule, store)
         # Where there are fewer units than cores for them, a unit uses several.
-        threads = self._shares.decoders // max(1, schedule.ready("task") + len(self._tasks))
+        threads = max(1, self._shares.decoders // max(1, schedule.ready("task") + len(self._tasks)))
         while len(self._tasks) < self._shares.decoders and (unit := schedule.next("task")):
             remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=unit.job.stage.name)
-            self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed(), max(1, threads))] = unit
+            self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed(), threads)] = unit
 
     def _fill(self, slot: Slot, schedule: Schedule, store: Store) -> None:
         if slot.probe or len(slot.units) >= IN_HAND or any(unit.alone for unit in slot.units.values()):

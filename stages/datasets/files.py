@@ -28,20 +28,17 @@ def walk(root: Path) -> Iterator[Path]:
         raise DatasetError(f"{str(error.filename)!r}: cannot be looked into: {error.strerror}") from error
 
     for folder, folders, names in os.walk(root, onerror=stop, followlinks=True):
-        here = os.path.realpath(folder)
-        if any(above != Path(folder) and os.path.realpath(above) == here for above in _up_to(root, Path(folder))):
+        if Path(folder) != root and Path(folder).is_symlink() and _leads_back(root, Path(folder)):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _up_to(root: Path, folder: Path) -> Iterator[Path]:
-    """`root` and the folders between it and `folder`."""
-    yield root
-    for part in folder.relative_to(root).parts:
-        root = root / part
-        yield root
+def _leads_back(root: Path, link: Path) -> bool:
+    """Whether a link below `root` is to one of the folders that it lies in."""
+    to = link.resolve()
+    return any((root / above).resolve() == to for above in link.relative_to(root).parents)
 
 
 def is_glob(pattern: str) -> bool:
