@@ -16,11 +16,12 @@ from clip2video_pipe.manifests.store import StoreError
 from clip2video_pipe.models.errors import DeviceError, WeightsError
 from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.compare_command import compare_runs
-from clip2video_pipe.pipeline.config import Config, load_config
+from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.run import run as run_config
+from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.show import counted, show_metrics, show_result
 from clip2video_pipe.pipeline.status import last_run
 from clip2video_pipe.pipeline.weights_commands import weights

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from clip2video_pipe.manifests.addresses import location
 from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.pipeline.config import Config, FolderDataset, ProtocolDataset
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.settings import Config, FolderDataset, ProtocolDataset
 from clip2video_pipe.stages.datasets import Dataset, DatasetError
 from clip2video_pipe.stages.datasets.durations import Durations
 from clip2video_pipe.stages.datasets.folder import read_folder

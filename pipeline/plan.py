@@ -15,9 +15,9 @@ from clip2video_pipe.manifests.shards import Place, outcome_table
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
 from clip2video_pipe.models.sources import find_clip, tensor_files
-from clip2video_pipe.pipeline.config import Config
 from clip2video_pipe.pipeline.datasets import read_dataset
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.training_lists import training_captions, training_warnings
 from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings

@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 from clip2video_pipe.manifests.schemas import OK
 from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.pipeline.config import Config, public
+from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.engines import workers
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
 from clip2video_pipe.pipeline.progress import EventLog, Reporter
 from clip2video_pipe.pipeline.results import measure
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
+from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.spent import SpentFrames
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
 from clip2video_pipe.stages import caption_embeddings, frames

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.models.provenance import training_list
-from clip2video_pipe.pipeline.config import Config, ProtocolDataset
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.settings import Config, ProtocolDataset
 from clip2video_pipe.stages.datasets import DatasetError
 from clip2video_pipe.stages.datasets.protocols import protocol
 
