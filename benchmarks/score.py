@@ -19,6 +19,7 @@ import torch
 from benchmarks.ratios import Ratio, conclude, seconds
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.manifest import StageIdentity, commit
+from clip2video_pipe.manifests.places import Places
 from clip2video_pipe.manifests.schemas import OK
 from clip2video_pipe.manifests.shards import Outcome, ShardWriter, outcome_table
 from clip2video_pipe.manifests.store import Store
@@ -27,7 +28,7 @@ from clip2video_pipe.models.weights import load_model
 from clip2video_pipe.pipeline.worker import Given, run_unit
 from clip2video_pipe.stages import ranking
 from clip2video_pipe.stages.embedding import embedding_columns
-from clip2video_pipe.stages.entrants import OUTCOMES, entrants
+from clip2video_pipe.stages.entrants import entrants
 from clip2video_pipe.stages.scoring import SOURCE
 from clip2video_pipe.stages.similarity import Similarity
 
@@ -89,21 +90,21 @@ def make_corpus(store: Store, videos: int, each: int) -> Corpus:
         ),
     }
     tables = {name: manifest.table() for name, manifest in found.items() if name in ("videos", "captions")}
-    outcomes = [found[f"{n}_embeddings"].items.select(OUTCOMES.names) for n in ("video", "caption")]
+    outcomes = [found[f"{n}_embeddings"].items.select(schemas.ITEM_COLUMNS) for n in ("video", "caption")]
     who = entrants(tables["videos"], tables["captions"], *outcomes)
     return Corpus(videos, {name: manifest.hash for name, manifest in found.items()}, who.digest)
 
 
 def _write(store, stage, schema, items, columns):  # type: ignore[no-untyped-def]
     identity = StageIdentity(stage, 1, {}, {})
-    places = {}
+    places = Places()
     for start in range(0, len(items), 8 * UNIT):
         part = items[start : start + 8 * UNIT]
         with ShardWriter(store, stage, identity.key, part, schema) as writer:
             table = outcome_table(schema, part, [Outcome(OK)] * len(part), columns(part))
             for row in range(0, len(part), UNIT):
                 writer.write(table.slice(row, UNIT))
-        places |= writer.shard.places()
+        places.add(writer.shard, part)
     return commit(store, identity, items, places)
 
 

@@ -1,31 +1,26 @@
 """Manifests: which item lies in which row of which shard. A stage is done when its manifest is there."""
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
-from clip2video_pipe.manifests.schemas import MANIFEST_ITEMS, OK
-from clip2video_pipe.manifests.shards import (
-    Place,
-    outcome_table,
-    outcomes_of,
-    read_rows,
-    read_shard,
-    shard_sizes,
-    versions,
-    with_passing,
-)
+from clip2video_pipe.manifests.places import Places
+from clip2video_pipe.manifests.schemas import FAILED, OK
+from clip2video_pipe.manifests.shards import read_rows, read_shard, shard_sizes, versions
 from clip2video_pipe.manifests.store import Store, StoreError
 
 ROOT = "manifests"
 TABLE_ROWS = 1 << 16
+TERSE = ("status", "error", "message", "shard")  # columns that say the same again and again
 
 
 @dataclass(frozen=True)
@@ -65,19 +60,16 @@ class Manifest:
     @property
     def items(self) -> pa.Table:
         """MANIFEST_ITEMS rows in the order they were asked for."""
-        path = self.store.path(ROOT, self.stage, self.hash, "items.parquet")
+        path = self.store.path(ROOT, self.stage, self.hash, str(self.info["items"]))
         try:
-            return with_passing(pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True))
+            return pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"manifest {path} cannot be read; delete its folder and run again") from error
 
     @cached_property
-    def places(self) -> dict[str, Place]:
-        """Place of each item, in the order they were asked for."""
-        table = self.items
-        columns = (table[name].to_pylist() for name in ("item", "shard", "row"))
-        rows = zip(*columns, outcomes_of(table), strict=True)
-        return {item: Place(shard, row, outcome) for item, shard, row, outcome in rows}
+    def places(self) -> Places:
+        """The place of each item."""
+        return Places.of(self.items, {name: said["rows"] for name, said in self.info["shards"].items()})
 
     def rows(self, columns: list[str] | None = None, chunk: int = 4096) -> Iterator[pa.Table]:
         """The stage's rows in the order asked for, in tables of `chunk` rows."""
@@ -97,47 +89,48 @@ class Manifest:
 
     @property
     def passing(self) -> int:
-        """How many of its items failed for a reason of the moment; in one from before that was said, any may have."""
-        return int(self.counts.get("passing", self.counts["failed"]))
+        """How many of its items failed for a reason of the moment."""
+        return int(self.counts["passing"])
+
+    def failed(self, classes: Collection[str]) -> int:
+        """How many of its items failed with one of these classes; FAILED stands for all of them."""
+        errors = self.counts["errors"]
+        return sum(count for error, count in errors.items() if FAILED in classes or error in classes)
 
 
 def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
     """The manifest of this hash; None where it is not there, or not all of it."""
     info = store.read_json(ROOT, stage, manifest_hash, "manifest.json")
-    if not isinstance(info, dict) or not {"key", "counts", "shards", "params", "inputs"} <= info.keys():
+    if not isinstance(info, dict) or not {"key", "counts", "shards", "params", "inputs", "items"} <= info.keys():
         return None
     return Manifest(store, stage, manifest_hash, info)
 
 
-def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: Mapping[str, Place]) -> Manifest:
+def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: Places) -> Manifest:
     """Write the manifest of `items`; `manifest.json` comes last and makes it count. `places` is all that is known.
 
+    Its table of items is named by its digest, so that of two runs that commit at a time neither gets the other's.
     Raises StoreError, and writes nothing, when the counts do not add up: an item without a row or asked for twice,
     or a shard that is not in the store.
     """
-    absent = [item for item in items if item not in places]
+    absent = places.missing(items)
     if absent:
         raise StoreError(f"stage {identity.stage}: {len(absent)} of {len(items)} items have no row, first {absent[0]}")
     if len(set(items)) != len(items):
         raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
-    found = {item: places[item] for item in items}
+    table = places.table(items)
     sizes = shard_sizes(store, identity.stage, identity.key)
-    shards = {place.shard for place in found.values()}
-    if not shards <= sizes.keys():
-        raise StoreError(
-            f"stage {identity.stage}: shard {min(shards - sizes.keys())} has gone; run again to make it anew"
-        )
-    rows = Counter(place.shard for place in places.values())
+    shards = pc.unique(table["shard"]).sort().to_pylist()
+    if gone := [name for name in shards if name not in sizes]:
+        raise StoreError(f"stage {identity.stage}: shard {gone[0]} has gone; run again to make it anew")
     folder = (ROOT, identity.stage, keys.manifest_hash(identity.key, items))
-    table = outcome_table(
-        MANIFEST_ITEMS,
-        list(items),
-        [place.outcome for place in found.values()],
-        {"shard": [place.shard for place in found.values()], "row": [place.row for place in found.values()]},
-    )
-    with store.writing(*folder, "items.parquet") as sink:
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    failed = Counter(p.outcome.error for p in found.values() if p.outcome.status != OK)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=list(TERSE))
+    data = sink.getvalue().to_pybytes()
+    name = f"items-{hashlib.sha256(data).hexdigest()}.parquet"
+    store.write(data, *folder, name)
+    failed = table.filter(pc.not_equal(table["status"], OK))
+    errors = Counter(failed["error"].to_pylist())
     info = {
         "stage": identity.stage,
         "version": identity.version,
@@ -147,12 +140,13 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
         "weights": identity.weights,
         "counts": {
             "asked": len(items),
-            "ok": len(items) - failed.total(),
-            "failed": failed.total(),
-            "passing": sum(p.outcome.passing for p in found.values()),
-            "errors": dict(sorted(failed.items(), key=str)),
+            "ok": len(items) - errors.total(),
+            "failed": errors.total(),
+            "passing": pc.sum(failed["passing"].cast(pa.int64())).as_py() or 0,
+            "errors": dict(sorted(errors.items(), key=str)),
         },
-        "shards": {name: {"bytes": sizes[name], "rows": rows[name]} for name in sorted(shards)},
+        "items": name,
+        "shards": {name: {"bytes": sizes[name], "rows": places.shard_rows[name]} for name in shards},
         "versions": versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -160,36 +154,54 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     return Manifest(store, identity.stage, folder[-1], info)
 
 
-def known_places(store: Store, stage: str, key: str) -> dict[str, Place]:
+def known_places(store: Store, stage: str, key: str, retry: Collection[str] = ()) -> Places:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
-    Items whose failure was of the moment count as not there.
+    Items whose failure was of the moment, or of one of the classes to `retry`, count as not there.
 
-    Manifests answer for the shards they name; the others (of runs that were killed) are opened. Where an item lies in
-    several shards, an `ok` row wins over a failed one, that over one of the moment, then the shard whose name comes
-    first.
+    Manifests answer for the shards they name; the others (of runs that were killed) are opened.
     """
     sizes = shard_sizes(store, stage, key)
-    found: dict[str, Place] = {}
+    found = Places()
     known: set[str] = set()
     # The largest first: it mostly answers for the shards of all the others.
     for manifest in sorted(_manifests(store, stage, key), key=lambda m: -int(m.counts["asked"])):
         shards = manifest.info["shards"]
-        fresh = {n for n, said in shards.items() if n not in known and sizes.get(n) == said["bytes"]}
+        fresh = {n: said["rows"] for n, said in shards.items() if n not in known and sizes.get(n) == said["bytes"]}
         if not fresh:
             continue
         try:
-            places = manifest.places
+            items = manifest.items
         except StoreError:
             continue  # its shards are opened below
-        asked = Counter(place.shard for place in places.values())
         # A manifest may have asked for part of a shard; only of one it asked for whole is nothing more to learn.
-        whole = {name for name in fresh if asked[name] == shards[name]["rows"]}
-        _add(found, {item: place for item, place in places.items() if place.shard in whole})
-        known |= whole
-    for name in sorted(sizes.keys() - known):
-        _add(found, read_shard(store, stage, key, name) or {})
-    return {item: place for item, place in found.items() if not place.outcome.passing}
+        asked = pc.value_counts(items["shard"].combine_chunks())
+        counts = zip(asked.field("values").to_pylist(), asked.field("counts").to_pylist(), strict=True)
+        whole = {name: rows for name, rows in counts if fresh.get(name) == rows}
+        if len(whole) < len(asked):
+            items = items.filter(pc.is_in(items["shard"], pa.array(whole, pa.string())))
+        found.merge(items, whole)
+        known |= whole.keys()
+    opened = {name: read_shard(store, stage, key, name) for name in sorted(sizes.keys() - known)}
+    tables = {name: table for name, table in opened.items() if table is not None}
+    if tables:
+        _merge_all(found, tables)
+    found.without(lambda said: said.passing or (said.error is not None and (FAILED in retry or said.error in retry)))
+    return found
+
+
+def _merge_all(found: Places, tables: Mapping[str, pa.Table]) -> None:
+    """The rows of single shards, as many at a time as have no item twice."""
+    part: list[pa.Table] = []
+    seen: set[str] = set()
+    for table in tables.values():
+        items = set(table["item"].to_pylist())
+        if seen & items:
+            found.merge(pa.concat_tables(part), {})
+            part, seen = [], set()
+        part.append(table)
+        seen |= items
+    found.merge(pa.concat_tables(part), {name: len(table) for name, table in tables.items()})
 
 
 def named_shards(store: Store, stage: str, key: str) -> set[str]:
@@ -206,14 +218,3 @@ def latest(store: Store, stage: str, exclude: str) -> Manifest | None:
 def _manifests(store: Store, stage: str, key: str | None = None) -> list[Manifest]:
     loaded = (load(store, stage, name) for name in store.folders(ROOT, stage))
     return [m for m in loaded if m is not None and key in (None, m.key)]
-
-
-def _add(found: dict[str, Place], places: Mapping[str, Place]) -> None:
-    for item, place in places.items():
-        other = found.get(item)
-        if other is None or _worth(place) < _worth(other):
-            found[item] = place
-
-
-def _worth(place: Place) -> tuple[bool, bool, str]:
-    return place.outcome.status != OK, place.outcome.passing, place.shard

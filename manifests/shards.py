@@ -5,6 +5,7 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
-from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, OK
+from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.store import Store, StoreError
 
 FOOTER = b"clip2video"
@@ -31,12 +32,7 @@ class Outcome(NamedTuple):
     passing: bool = False
 
 
-class Place(NamedTuple):
-    """Where an item's row lies."""
-
-    shard: str
-    row: int
-    outcome: Outcome
+WELL = Outcome(OK)
 
 
 @dataclass(frozen=True)
@@ -44,15 +40,20 @@ class Shard:
     """A written shard, described: this travels between processes, its bytes do not."""
 
     name: str
-    items: tuple[str, ...]
-    outcomes: tuple[Outcome, ...]
-    size: int
+    rows: int
+    unusual: tuple[tuple[int, Outcome], ...]  # the rows whose outcome is another than WELL
+    size: int  # bytes
 
-    def places(self) -> dict[str, Place]:
-        return {
-            item: Place(self.name, row, outcome)
-            for row, (item, outcome) in enumerate(zip(self.items, self.outcomes, strict=True))
-        }
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many rows failed, by class."""
+        failed = Counter(outcome.error for _, outcome in self.unusual if outcome.error is not None)
+        return dict(sorted(failed.items()))
+
+    @classmethod
+    def of(cls, name: str, outcomes: Sequence[Outcome], size: int) -> Self:
+        unusual = tuple((row, outcome) for row, outcome in enumerate(outcomes) if outcome != WELL)
+        return cls(name, len(outcomes), unusual, size)
 
 
 @cache
@@ -124,7 +125,7 @@ class ShardWriter:
         if error is None:
             name = self._parts[-1].removesuffix(SUFFIX)
             size = self._store.fs.get_file_info(self._store.path(*self._parts)).size
-            self.shard = Shard(name, self._items, tuple(self._outcomes), size)
+            self.shard = Shard.of(name, self._outcomes, size)
 
 
 def _compression(schema: pa.Schema) -> dict[str, str]:
@@ -147,18 +148,17 @@ def remove_shard(store: Store, stage: str, key: str, name: str) -> None:
     store.remove(stage, key, name + SUFFIX)
 
 
-def read_shard(store: Store, stage: str, key: str, name: str) -> dict[str, Place] | None:
-    """Places of a shard's items; None where it cannot be read or is not what its name says."""
+def read_shard(store: Store, stage: str, key: str, name: str) -> pa.Table | None:
+    """MANIFEST_ITEMS rows of a shard's items; None where it cannot be read or is not what its name says."""
     try:
         with _open(store, stage, key, name) as file:
-            table = with_passing(file.read(columns=ITEM_COLUMNS))
+            table = file.read(columns=ITEM_COLUMNS)
     except (OSError, StoreError, pa.ArrowException):
         return None
-    items = table["item"].to_pylist()
-    if keys.shard_name(key, items) != name:
+    if keys.shard_name(key, table["item"].to_pylist()) != name:
         return None
-    places = enumerate(zip(items, outcomes_of(table), strict=True))
-    return {item: Place(name, row, outcome) for row, (item, outcome) in places}
+    columns = {"shard": pa.repeat(name, len(table)), "row": pa.array(range(len(table)), pa.int32())}
+    return pa.table({**{n: table[n] for n in ITEM_COLUMNS}, **columns}).cast(MANIFEST_ITEMS)
 
 
 def read_rows(
@@ -201,8 +201,6 @@ def _pieces(
                     table = file.read_row_group(group, columns=columns)
                 except (OSError, IndexError, pa.ArrowException) as error:
                     raise _damaged(store, stage, key, name, error) from error
-                if columns is None or "passing" in columns:
-                    table = with_passing(table)
                 yield _take(table, [row - bounds[group] for row in in_group])
 
 
@@ -234,17 +232,6 @@ def _damaged(store: Store, stage: str, key: str, name: str, error: Exception) ->
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def with_passing(table: pa.Table) -> pa.Table:
-    """Rows of the store, those included that were written before rows said which failures are `passing`.
-
-    Of those any may have been: each is tried again, and says it then.
-    """
-    if "passing" in table.column_names:
-        return table
-    behind = table.column_names.index("message") + 1
-    return table.add_column(behind, "passing", pc.equal(table["status"], FAILED))
 
 
 def well(table: pa.Table) -> pa.Table:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.manifest import Manifest, StageIdentity, commit, known_places, latest, load
-from clip2video_pipe.manifests.shards import Place, outcome_table
+from clip2video_pipe.manifests.places import Places
+from clip2video_pipe.manifests.schemas import ITEM_COLUMNS
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
 from clip2video_pipe.models.sources import find_clip, tensor_files
@@ -23,7 +24,7 @@ from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings
 from clip2video_pipe.stages.datasets import Dataset
 from clip2video_pipe.stages.decoding.apart import Limits
-from clip2video_pipe.stages.entrants import OUTCOMES, Entrants, entrants
+from clip2video_pipe.stages.entrants import Entrants, entrants
 from clip2video_pipe.stages.frames import Frames
 from clip2video_pipe.stages.listing import Listing, list_bank, list_dataset
 from clip2video_pipe.stages.model import ModelSpec
@@ -66,15 +67,20 @@ class Step:
         return keys.manifest_hash(self.identity.key, self.items)
 
     @cached_property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> Places:
         if self.manifest:
-            return dict(self.manifest.places)
+            return self.manifest.places
         return known_places(self.store, self.name, self.identity.key)
 
     @cached_property
     def missing(self) -> list[str]:
         """Items to compute, as they were when the step was made."""
-        return [] if self.manifest else [item for item in self.items if item not in self.places]
+        return [] if self.manifest else self.places.missing(self.items)
+
+    @property
+    def outcomes(self) -> pa.Table:
+        """What became of each of its items: rows of ITEM. Ask when they are all there."""
+        return self.places.table(self.items).select(ITEM_COLUMNS)
 
     @property
     def status(self) -> str:
@@ -164,7 +170,7 @@ class Plan:
     def entrants(self) -> Entrants:
         """Who can be scored. Ask when the vectors are there."""
         assert self.caption_embeddings is not None, "there are captions"
-        outcomes = [_outcomes(step.places) for step in (self.video_embeddings, self.caption_embeddings)]
+        outcomes = [step.outcomes for step in (self.video_embeddings, self.caption_embeddings)]
         return entrants(self.listing.videos, self.listing.captions, *outcomes)
 
     def scoring(self) -> list[Step]:
@@ -281,10 +287,6 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
 
 def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
     return [table[name].to_pylist() for name in names]
-
-
-def _outcomes(places: dict[str, Place]) -> pa.Table:
-    return outcome_table(OUTCOMES, list(places), [place.outcome for place in places.values()], {})
 
 
 def open_store(config: Config) -> Store:

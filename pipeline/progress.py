@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,7 +95,15 @@ class Reporter:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def event(
-        self, event: str, *, stage: str, items: int, failed: int = 0, why: str = "", began: float = math.inf, **_: Any
+        self,
+        event: str,
+        *,
+        stage: str,
+        items: int,
+        errors: Mapping[str, int] | None = None,
+        why: str = "",
+        began: float = math.inf,
+        **_: Any,
     ) -> None:
         if event == "queued":
             state = self._stages[stage] = _Stage(items)
@@ -103,7 +112,7 @@ class Reporter:
         elif event == "finished":
             state = self._stages[stage]
             state.done += items
-            state.failed += failed
+            state.failed += sum((errors or {}).values())
             state.began = min(state.began, began)
             self._show(stage, state)
         elif event == "waiting":

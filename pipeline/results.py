@@ -40,28 +40,32 @@ class Results(NamedTuple):
 
 def measure(plan: Plan, scoring: Sequence[Step]) -> Results:
     """Metrics in both directions, how much of the dataset they are over, and what is missing."""
-    who = plan.video_embeddings.places
-    videos = [
-        who[row["video"]].outcome.error if row["status"] == OK else row["error"]
-        for row in plan.listing.videos.select(["status", "error", "video"]).to_pylist()
-    ]
-    coverage: dict[str, Any] = {"videos": _coverage(videos), "decoding": _notes(plan)}
+    videos = _video_outcomes(plan)
+    captions = scoring[0].places.table(plan.listing.captions["item"].to_pylist()) if scoring else None
+    coverage: dict[str, Any] = {"videos": _coverage(videos["error"]), "decoding": _notes(plan.video_embeddings)}
     metrics: dict[str, Any] = {}
     tables: dict[str, pa.Table] = {}
-    if scoring:
-        plain = scoring[0].commit()
-        captions = [plain.places[item].outcome.error for item in plan.listing.captions["item"].to_pylist()]
-        coverage["captions"] = _coverage(captions)
+    if captions is not None:
+        coverage["captions"] = _coverage(captions["error"])
         metrics, tables["ranks"] = _ranked(plan, scoring)
         tables["columns"] = plan.entrants.videos.select(["id"]).rename_columns(["video_id"])
-    tables["missing"] = _missing(plan, videos, scoring)
+    tables["missing"] = _missing(plan, videos, captions)
     coverage["gaps"] = dict(sorted(Counter(tables["missing"]["problem"].to_pylist()).items()))
     return Results({**metrics, "coverage": coverage}, tables)
 
 
-def _coverage(errors: Sequence[str | None]) -> dict[str, Any]:
-    """Counts of one error class, or None where all is well, for each item."""
-    failed = Counter(error for error in errors if error is not None)
+def _video_outcomes(plan: Plan) -> pa.Table:
+    """`video_id`, `error` and `message` of each listed video: those of its vectors, where its file could be read."""
+    listed, embedded = plan.listing.videos, plan.video_embeddings.outcomes
+    at = pc.index_in(listed["video"], embedded["item"].combine_chunks())
+    read = pc.equal(listed["status"], OK)
+    said = {name: pc.if_else(read, embedded[name].take(at), listed[name]) for name in ("error", "message")}
+    return pa.table({"video_id": listed["video_id"], **said})
+
+
+def _coverage(errors: pa.ChunkedArray) -> dict[str, Any]:
+    """Counts of the error classes of some items, null where all is well."""
+    failed = Counter(errors.drop_null().to_pylist())
     return {
         "asked": len(errors),
         "ok": len(errors) - failed.total(),
@@ -70,11 +74,10 @@ def _coverage(errors: Sequence[str | None]) -> dict[str, Any]:
     }
 
 
-def _notes(plan: Plan) -> dict[str, int]:
+def _notes(embeddings: Step) -> dict[str, int]:
     """How many videos are there with a note of each class: `damaged`, `decoded in full`."""
-    outcomes = (place.outcome for item, place in plan.video_embeddings.places.items() if item in plan.listing.sources)
-    notes = Counter(o.message.partition(":")[0] for o in outcomes if o.status == OK and o.message)
-    return dict(sorted(notes.items()))
+    notes = well(embeddings.outcomes)["message"].drop_null()
+    return dict(sorted(Counter(note.partition(":")[0] for note in notes.to_pylist()).items()))
 
 
 def _ranked(plan: Plan, scoring: Sequence[Step]) -> tuple[dict[str, Any], pa.Table]:
@@ -131,24 +134,17 @@ def _rank_rows(
     return pa.table({name: columns[name] for name in schemas.RANKS.names}).cast(schemas.RANKS)
 
 
-def _missing(plan: Plan, video_errors: Sequence[str | None], scoring: Sequence[Step]) -> pa.Table:
+def _missing(plan: Plan, videos: pa.Table, captions: pa.Table | None) -> pa.Table:
     """Of schemas.MISSING: each video, caption and file that the figures do not stand on, and why."""
     rows: list[tuple[str, str, str, str | None]] = []
-    listing = plan.listing
-    videos = listing.videos.select([*schemas.ITEM_COLUMNS, "video_id", "video"]).to_pylist()
-    for row, error in zip(videos, video_errors, strict=True):
-        if error is not None:
-            well = row["status"] == OK
-            message = plan.video_embeddings.places[row["video"]].outcome.message if well else row["message"]
-            rows.append(
-                ("video", row["video_id"], "video-without-file" if error == "missing" else "video-failed", message)
-            )
-    if scoring:
-        places = scoring[0].commit().places
-        for row in listing.captions.select(["item", "caption_id"]).to_pylist():
-            _, error, message, _ = places[row["item"]].outcome
-            if error is not None:
-                rows.append(("caption", row["caption_id"], _caption_problem(error, message or ""), message))
+    for row in videos.filter(pc.is_valid(videos["error"])).to_pylist():
+        problem = "video-without-file" if row["error"] == "missing" else "video-failed"
+        rows.append(("video", row["video_id"], problem, row["message"]))
+    if captions is not None:
+        names = captions.append_column("caption_id", plan.listing.captions["caption_id"])
+        for row in names.filter(pc.is_valid(names["error"])).to_pylist():
+            problem = _caption_problem(row["error"], row["message"] or "")
+            rows.append(("caption", row["caption_id"], problem, row["message"]))
     for gap in plan.dataset.gaps:
         rows.append((WHAT[gap.kind], gap.id, gap.kind, gap.message))
     names = schemas.MISSING.names

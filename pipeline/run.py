@@ -129,7 +129,7 @@ def _commit_listing(step: Step, rows: pa.Table) -> None:
             items = part["item"].to_pylist()
             with ShardWriter(step.store, step.name, step.identity.key, items, rows.schema) as writer:
                 writer.write(part)
-            step.places.update(writer.shard.places())
+            step.places.add(writer.shard, items)
     step.commit()
 
 
@@ -223,7 +223,7 @@ def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listene
 
 
 def _failed(step: Step) -> int:
-    return sum(step.places[item].outcome.status != OK for item in step.items)
+    return int(pc.sum(pc.not_equal(step.outcomes["status"], OK).cast(pa.int64())).as_py() or 0)
 
 
 def _report(step: Step, span: tuple[float, float] | None) -> dict[str, Any]:

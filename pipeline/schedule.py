@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from clip2video_pipe.manifests.shards import Place, Shard
+from clip2video_pipe.manifests.places import Places
+from clip2video_pipe.manifests.shards import Shard
 from clip2video_pipe.pipeline.worker import Done, Feed
 from clip2video_pipe.stages.base import Stage
 
@@ -22,10 +23,10 @@ class Job:
 
     stage: Stage
     missing: Sequence[str]
-    places: dict[str, Place]  # of the items that are there; grows as units finish
+    places: Places  # of the items that are there; grows as units finish
     feed: Callable[[Sequence[str]], Feed]  # the input of some of its items, once those are ready
     source: "Job | None" = None  # the job that makes its input, where that is part of this run
-    finished: Callable[[Shard], object] = lambda shard: None
+    finished: Callable[[Sequence[str], Shard], object] = lambda items, shard: None
     completed: Callable[[], object] = lambda: None
     together: Callable[[str], object] | None = None  # neighbours that are equal in this share a unit
 
@@ -130,7 +131,7 @@ class Schedule:
         """Its shard is in the store."""
         self.running -= 1
         shard, job = done.shard, unit.job
-        job.places.update(shard.places())
+        job.places.add(shard, unit.items)
         self._left[job] -= len(unit.items)
         if not self._ahead.get(unit, True):
             del self._ahead[unit]
@@ -139,13 +140,13 @@ class Schedule:
                 self._feed(later, unit.items)
         if job.source:
             self._consumed(job.source, unit.items)
-        job.finished(shard)
+        job.finished(unit.items, shard)
         self.listener(
             "finished",
             stage=job.stage.name,
             unit=unit.id,
             items=len(unit.items),
-            failed=sum(outcome.error is not None for outcome in shard.outcomes),
+            errors=shard.errors,
             shard=shard.name,
             bytes=shard.size,
             began=done.began,

@@ -1,6 +1,7 @@
 """Frames that nothing needs any more: with `run.keep_frames: false` their shards go as soon as they are embedded."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from clip2video_pipe.manifests.manifest import named_shards
 from clip2video_pipe.manifests.shards import Shard, remove_shard
@@ -17,23 +18,24 @@ class SpentFrames:
         self._frames = frames
         self._kept = named_shards(frames.store, frames.name, frames.identity.key)
         needed = set(embeddings.missing)
-        self._left = Counter({place.shard: 0 for place in frames.places.values()})
+        self._left = Counter[str]()
         unknown = set()  # shards with frames of other configs' items, which may not be embedded yet
-        for item, place in frames.places.items():
-            self._left[place.shard] += item in needed
-            if item not in needed and item not in embeddings.places:
-                unknown.add(place.shard)
+        for shard, items in frames.places.by_shard():
+            others = [item for item in items if item not in needed]
+            self._left[shard] = len(items) - len(others)
+            if embeddings.places.missing(others):
+                unknown.add(shard)
         self._kept |= unknown
         for shard in [shard for shard, left in self._left.items() if not left]:
             self._remove(shard)  # of a run that was killed before it came to that
 
-    def decoded(self, shard: Shard) -> None:
+    def decoded(self, items: Sequence[str], shard: Shard) -> None:
         """It was written, for items that are all to be embedded."""
-        self._left[shard.name] = len(shard.items)
+        self._left[shard.name] = len(items)
 
-    def embedded(self, shard: Shard) -> None:
+    def embedded(self, items: Sequence[str], shard: Shard) -> None:
         """These items' vectors are in the store."""
-        for item in shard.items:
+        for item in items:
             frames = self._frames.places[item].shard
             self._left[frames] -= 1
             if not self._left[frames]:

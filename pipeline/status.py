@@ -71,7 +71,7 @@ def _stages(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         elif event["event"] == "finished":
             stage = stages[event["stage"]]
             stage["done"] += event["items"]
-            stage["failed"] += event["failed"]
+            stage["failed"] += sum(event["errors"].values())
             stage["began"] = min(stage["began"] or event["began"], event["began"])
             stage["ended"] = max(stage["ended"] or event["ended"], event["ended"])
     return [

@@ -1,17 +1,13 @@
 """Every item asked for has one row, and nothing that is there is computed again."""
 
-import json
 import tempfile
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip2video_pipe.manifests import manifest as manifests
-from clip2video_pipe.manifests import shards
 from clip2video_pipe.manifests.manifest import ROOT, commit, known_places, load
-from clip2video_pipe.manifests.schemas import FAILED, ITEM, ITEM_COLUMNS, MANIFEST_ITEMS, OK
+from clip2video_pipe.manifests.schemas import FAILED, OK
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.manifests.store import Store, StoreError
 
@@ -111,34 +107,3 @@ def test_a_failure_of_the_moment_is_tried_again_and_one_of_the_item_is_not(pipel
     said["gone"] = Outcome(OK)
     assert pipeline.compute(store, ["gone", "bad", "well"])[1] == ["gone"]
     assert pipeline.compute(store, ["gone", "bad", "well"])[1] == []
-
-
-def test_failures_from_before_rows_said_so_are_tried_again_once(pipeline, tmp_path, monkeypatch):
-    """A store written when rows had no column `passing`, beside rows that have it."""
-    store = Store(str(tmp_path))
-    bad = Outcome(FAILED, "unreadable", "it is damaged")
-
-    def process(self, table):
-        items = table["item"].to_pylist()
-        self.seen.extend(items)
-        return outcome_table(self.schema, items, [bad if item == "bad" else Outcome(OK) for item in items], {})
-
-    with monkeypatch.context() as old:
-        monkeypatch.setattr(pipeline.Doubling, "process", process)
-        old.setattr(pipeline.Doubling, "schema", property(lambda self: pa.schema([*ITEM[:4], ("text", pa.string())])))
-        old.setattr(shards, "with_passing", lambda table: table)
-        old.setattr(
-            shards,
-            "outcomes_of",
-            lambda table: [Outcome(*row.values()) for row in table.select(ITEM_COLUMNS[1:4]).to_pylist()],
-        )
-        old.setattr(manifests, "MANIFEST_ITEMS", pa.schema([f for f in MANIFEST_ITEMS if f.name != "passing"]))
-        before, _ = pipeline.compute(store, ["bad", "well"])
-    path = tmp_path / ROOT / "doubling" / before.hash
-    info = json.loads((path / "manifest.json").read_text())
-    del info["counts"]["passing"]
-    (path / "manifest.json").write_text(json.dumps(info))
-    assert load(store, "doubling", before.hash).table().column_names == [*ITEM_COLUMNS, "text"]
-    assert pipeline.compute(store, ["bad", "well"])[1] == ["bad"]
-    after, computed = pipeline.compute(store, ["bad", "well"])
-    assert computed == [] and after.table()["status"].to_pylist() == ["failed", "ok"]

@@ -4,8 +4,7 @@ from itertools import count
 
 import pytest
 
-from clip2video_pipe.manifests.schemas import OK
-from clip2video_pipe.manifests.shards import Outcome, Shard
+from clip2video_pipe.manifests.shards import Shard
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.schedule import Schedule
 from clip2video_pipe.pipeline.worker import Done
@@ -14,8 +13,7 @@ NAMES = count()
 
 
 def done(unit):
-    outcomes = (Outcome(OK),) * len(unit.items)
-    return Done(Shard(f"shard{next(NAMES)}", unit.items, outcomes, 1), 0.0, 1.0)
+    return Done(Shard(f"shard{next(NAMES)}", len(unit.items), (), 1), 0.0, 1.0)
 
 
 @pytest.fixture
@@ -26,7 +24,8 @@ def make(pipeline, tmp_path):
             job.completed = lambda: None
         if first_missing is not None:
             jobs[0].missing = first_missing
-            jobs[0].places = {i: ("there", 0) for i in items if i not in first_missing}
+            there = [item for item in items if item not in first_missing]
+            jobs[0].places.add(Shard("there", len(there), (), 1), there)
         return Schedule(jobs, shard_items, lambda unit, why: done(unit).shard, lookahead=lookahead)
 
     return schedule

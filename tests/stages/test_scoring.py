@@ -6,6 +6,7 @@ import pytest
 
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.manifest import StageIdentity, commit
+from clip2video_pipe.manifests.places import Places
 from clip2video_pipe.manifests.schemas import FAILED, OK
 from clip2video_pipe.manifests.shards import Outcome, ShardWriter, outcome_table
 from clip2video_pipe.manifests.store import Store, StoreError
@@ -69,7 +70,9 @@ class Corpus:
         identity = StageIdentity(stage, 1, {}, {})
         with ShardWriter(self.store, stage, identity.key, items, schema) as writer:
             writer.write(outcome_table(schema, items, outcomes, columns))
-        self.manifests[stage] = commit(self.store, identity, items, writer.shard.places())
+        places = Places()
+        places.add(writer.shard, items)
+        self.manifests[stage] = commit(self.store, identity, items, places)
 
     def stage(self, kind=Similarity, **settings):
         tables = [self.manifests[name].table() for name in ("videos", "captions")]
