@@ -71,7 +71,7 @@ class FileMemory:
         self._name = name
         self._known: dict[tuple[bytes, str], tuple[int, int, int, str]] = {}
         self._changed = False
-        if name in store.sizes():
+        if store.stamp(name):
             try:
                 table = pq.read_table(store.path(name), filesystem=store.fs)
                 columns = (table[name].to_pylist() for name in COLUMNS)

@@ -4,22 +4,27 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
-from clip2video_pipe.manifests.places import Places
+from clip2video_pipe.manifests.faults import point
+from clip2video_pipe.manifests.places import Places, Written
 from clip2video_pipe.manifests.schemas import FAILED, OK
-from clip2video_pipe.manifests.shards import read_rows, read_shard, shard_sizes, versions
-from clip2video_pipe.manifests.store import Store, StoreError
+from clip2video_pipe.manifests.shards import check_shard, damaged, read_rows, read_shard, shard_stamps, versions
+from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
 ROOT = "manifests"
+NAME = "manifest.json"
 TABLE_ROWS = 1 << 16
+SUSPECT_BYTES = 1 << 30  # of a stage's shards that were changed since they were written: so many are read by a plan
+READERS = 16  # that open shards at a time
 TERSE = ("status", "error", "message", "shard")  # columns that say the same again and again
 
 
@@ -57,19 +62,24 @@ class Manifest:
         counts: Mapping[str, Any] = self.info["counts"]
         return counts
 
+    @cached_property
+    def shards(self) -> dict[str, Written]:
+        """The shards that its items lie in, as they were when it was written."""
+        said = self.info["shards"]
+        return {n: Written(s["rows"], Stamp(s["bytes"], s["modified"])) for n, s in said.items()}
+
     @property
     def items(self) -> pa.Table:
-        """MANIFEST_ITEMS rows in the order they were asked for."""
-        path = self.store.path(ROOT, self.stage, self.hash, str(self.info["items"]))
-        try:
-            return pq.read_table(path, filesystem=self.store.fs, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"manifest {path} cannot be read; delete its folder and run again") from error
+        """MANIFEST_ITEMS rows in the order they were asked for. Raises Damaged."""
+        data = self.store.read(ROOT, self.stage, self.hash, str(self.info["items"]))
+        if data is None or _items_name(data) != self.info["items"]:
+            raise Damaged(self.store, ROOT, self.stage, self.hash, NAME, why="its table of items is gone or damaged")
+        return pq.read_table(pa.BufferReader(data))
 
     @cached_property
     def places(self) -> Places:
         """The place of each item."""
-        return Places.of(self.items, {name: said["rows"] for name, said in self.info["shards"].items()})
+        return Places.of(self.items, self.shards)
 
     def rows(self, columns: list[str] | None = None, chunk: int = 4096) -> Iterator[pa.Table]:
         """The stage's rows in the order asked for, in tables of `chunk` rows."""
@@ -82,10 +92,10 @@ class Manifest:
         """All rows at once, for stages whose rows are small. A manifest has at least one."""
         return pa.concat_tables(self.rows(columns, chunk=TABLE_ROWS))
 
-    def damaged(self) -> int:
-        """How many of its shards do not lie in the store in the size that they were written."""
-        sizes = shard_sizes(self.store, self.stage, self.key)
-        return sum(sizes.get(name) != said["bytes"] for name, said in self.info["shards"].items())
+    def changed(self) -> int:
+        """How many of its shards do not lie in the store as they were when it was written."""
+        stamps = shard_stamps(self.store, self.stage, self.key)
+        return sum(stamps.get(name) != said.stamp for name, said in self.shards.items())
 
     @property
     def passing(self) -> int:
@@ -99,9 +109,11 @@ class Manifest:
 
 
 def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
-    """The manifest of this hash; None where it is not there, or not all of it."""
-    info = store.read_json(ROOT, stage, manifest_hash, "manifest.json")
-    if not isinstance(info, dict) or not {"key", "counts", "shards", "params", "inputs", "items"} <= info.keys():
+    """The manifest of this hash; None where it is not there, or not as it was written."""
+    info = store.read_json(ROOT, stage, manifest_hash, NAME)
+    if not isinstance(info, dict) or info.pop("digest", None) != keys.digest(info):
+        return None
+    if store.stamp(ROOT, stage, manifest_hash, str(info["items"])) is None:
         return None
     return Manifest(store, stage, manifest_hash, info)
 
@@ -110,8 +122,8 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     """Write the manifest of `items`; `manifest.json` comes last and makes it count. `places` is all that is known.
 
     Its table of items is named by its digest, so that of two runs that commit at a time neither gets the other's.
-    Raises StoreError, and writes nothing, when the counts do not add up: an item without a row or asked for twice,
-    or a shard that is not in the store.
+    Raises StoreError, and writes nothing, when the counts do not add up: an item without a row or asked for twice;
+    Damaged for a shard that is not in the store as it was written.
     """
     absent = places.missing(items)
     if absent:
@@ -119,15 +131,17 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     if len(set(items)) != len(items):
         raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
     table = places.table(items)
-    sizes = shard_sizes(store, identity.stage, identity.key)
-    shards = pc.unique(table["shard"]).sort().to_pylist()
-    if gone := [name for name in shards if name not in sizes]:
-        raise StoreError(f"stage {identity.stage}: shard {gone[0]} has gone; run again to make it anew")
+    stamps = shard_stamps(store, identity.stage, identity.key)
+    shards = {name: places.shards[name] for name in pc.unique(table["shard"]).sort().to_pylist()}
+    for name, written in shards.items():
+        if stamps.get(name) != written.stamp:
+            raise damaged(store, identity.stage, identity.key, name, "it has gone or changed since it was written")
     folder = (ROOT, identity.stage, keys.manifest_hash(identity.key, items))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=list(TERSE))
     data = sink.getvalue().to_pybytes()
-    name = f"items-{hashlib.sha256(data).hexdigest()}.parquet"
+    name = _items_name(data)
+    point(f"commit {identity.stage}")
     store.write(data, *folder, name)
     failed = table.filter(pc.not_equal(table["status"], OK))
     errors = Counter(failed["error"].to_pylist())
@@ -146,51 +160,87 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
             "errors": dict(sorted(errors.items(), key=str)),
         },
         "items": name,
-        "shards": {name: {"bytes": sizes[name], "rows": places.shard_rows[name]} for name in shards},
+        "shards": {
+            name: {"bytes": said.stamp.size, "modified": said.stamp.modified, "rows": said.rows}
+            for name, said in shards.items()
+        },
         "versions": versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    store.write_json(info, *folder, "manifest.json")
+    store.write_json({**info, "digest": keys.digest(info)}, *folder, NAME)
     return Manifest(store, identity.stage, folder[-1], info)
 
 
-def known_places(store: Store, stage: str, key: str, retry: Collection[str] = ()) -> Places:
+class Known(NamedTuple):
+    """What is known of a stage key."""
+
+    places: Places
+    damaged: list[str]  # shards that are there and cannot be used
+    unread: int  # shards that changed since they were written, and are too much to read
+
+
+def known(store: Store, stage: str, key: str, retry: Collection[str] = ()) -> Known:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
     Items whose failure was of the moment, or of one of the classes to `retry`, count as not there.
 
-    Manifests answer for the shards they name; the others (of runs that were killed) are opened.
+    Manifests answer for shards that are as they were when the manifest was written. One that was changed since is read
+    in full, up to SUSPECT_BYTES in all: a store that was copied has new times everywhere. Of the others (of
+    runs that were killed) the items are read.
     """
-    sizes = shard_sizes(store, stage, key)
+    stamps = shard_stamps(store, stage, key)
     found = Places()
-    known: set[str] = set()
+    answered: set[str] = set()
+    suspects: set[str] = set()
     # The largest first: it mostly answers for the shards of all the others.
     for manifest in sorted(_manifests(store, stage, key), key=lambda m: -int(m.counts["asked"])):
-        shards = manifest.info["shards"]
-        fresh = {n: said["rows"] for n, said in shards.items() if n not in known and sizes.get(n) == said["bytes"]}
+        shards = {n: said for n, said in manifest.shards.items() if n not in answered and n in stamps}
+        fresh = {name: said for name, said in shards.items() if stamps[name] == said.stamp}
+        suspects |= shards.keys() - fresh.keys()
         if not fresh:
             continue
         try:
             items = manifest.items
-        except StoreError:
+        except Damaged:
             continue  # its shards are opened below
         # A manifest may have asked for part of a shard; only of one it asked for whole is nothing more to learn.
         asked = pc.value_counts(items["shard"].combine_chunks())
         counts = zip(asked.field("values").to_pylist(), asked.field("counts").to_pylist(), strict=True)
-        whole = {name: rows for name, rows in counts if fresh.get(name) == rows}
+        whole = {name: fresh[name] for name, rows in counts if name in fresh and fresh[name].rows == rows}
         if len(whole) < len(asked):
             items = items.filter(pc.is_in(items["shard"], pa.array(whole, pa.string())))
         found.merge(items, whole)
-        known |= whole.keys()
-    opened = {name: read_shard(store, stage, key, name) for name in sorted(sizes.keys() - known)}
-    tables = {name: table for name, table in opened.items() if table is not None}
+        answered |= whole.keys()
+    unsound, unread = _unsound(store, stage, key, sorted(suspects - answered), stamps)
+    others = sorted(stamps.keys() - answered - set(unsound))
+    with ThreadPoolExecutor(READERS) as pool:
+        opened = zip(others, pool.map(lambda name: read_shard(store, stage, key, name), others), strict=True)
+        tables = {name: table for name, table in opened if table is not None}
+    unsound += [name for name in others if name not in tables]
     if tables:
-        _merge_all(found, tables)
+        _merge_all(found, tables, stamps)
     found.without(lambda said: said.passing or (said.error is not None and (FAILED in retry or said.error in retry)))
-    return found
+    return Known(found, unsound, unread)
 
 
-def _merge_all(found: Places, tables: Mapping[str, pa.Table]) -> None:
+def _unsound(
+    store: Store, stage: str, key: str, names: Sequence[str], stamps: Mapping[str, Stamp]
+) -> tuple[list[str], int]:
+    """Those of these shards that are damaged, and how many were not read because it would take too long."""
+    read, unread, bad = 0, 0, []
+    for name in names:
+        read += stamps[name].size
+        if read > SUSPECT_BYTES:
+            unread += 1
+            continue
+        try:
+            check_shard(store, stage, key, name)
+        except Damaged:
+            bad.append(name)
+    return bad, unread
+
+
+def _merge_all(found: Places, tables: Mapping[str, pa.Table], stamps: Mapping[str, Stamp]) -> None:
     """The rows of single shards, as many at a time as have no item twice."""
     part: list[pa.Table] = []
     seen: set[str] = set()
@@ -201,7 +251,11 @@ def _merge_all(found: Places, tables: Mapping[str, pa.Table]) -> None:
             part, seen = [], set()
         part.append(table)
         seen |= items
-    found.merge(pa.concat_tables(part), {name: len(table) for name, table in tables.items()})
+    found.merge(pa.concat_tables(part), {name: Written(len(table), stamps[name]) for name, table in tables.items()})
+
+
+def _items_name(data: bytes) -> str:
+    return f"items-{hashlib.sha256(data).hexdigest()[: keys.KEY_LENGTH]}.parquet"
 
 
 def named_shards(store: Store, stage: str, key: str) -> set[str]:

@@ -11,12 +11,20 @@ import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.schemas import ITEM, ITEM_COLUMNS, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.shards import WELL, Outcome, Shard, outcome_table, outcomes_of
+from clip2video_pipe.manifests.store import Stamp
 
 SETTLE = 1 << 16  # items of this run that are kept one by one, before they join the columns
 PREFIX = 8  # bytes of an item that it is looked up by
 
 Codes = npt.NDArray[np.int32]
 Positions = npt.NDArray[np.int64]
+
+
+class Written(NamedTuple):
+    """A shard as it was when it was written, or first read."""
+
+    rows: int
+    stamp: Stamp
 
 
 class Place(NamedTuple):
@@ -50,9 +58,9 @@ class Places:
     """The place of each item that is known of a stage key, read like a mapping; for many items, ask at once."""
 
     def __init__(self) -> None:
-        self.shard_rows: dict[str, int] = {}  # how many rows each shard has, whether their items are here or not
-        self._shards: list[str] = []
-        self._shard_codes: dict[str, int] = {}
+        self.shards: dict[str, Written] = {}  # all that the items lie in, and others
+        self._names: list[str] = []
+        self._name_codes: dict[str, int] = {}
         self._outcomes: list[Outcome] = [WELL]
         self._outcome_codes: dict[Outcome, int] = {WELL: 0}
         self._settled = NOTHING
@@ -60,29 +68,29 @@ class Places:
         self._new: dict[str, tuple[int, int, int]] = {}
 
     @classmethod
-    def of(cls, table: pa.Table, shard_rows: Mapping[str, int]) -> "Places":
+    def of(cls, table: pa.Table, shards: Mapping[str, Written]) -> "Places":
         """Of a manifest's items: MANIFEST_ITEMS rows."""
         places = cls()
-        places.merge(table, shard_rows)
+        places.merge(table, shards)
         return places
 
     def add(self, shard: Shard, items: Sequence[str]) -> None:
         """A shard that was just written: its rows count, whatever was known of their items."""
-        self.shard_rows[shard.name] = shard.rows
-        code = self._shard_code(shard.name)
+        self.shards[shard.name] = Written(shard.rows, shard.stamp)
+        code = self._name_code(shard.name)
         unusual = dict(shard.unusual)
         for row, item in enumerate(items):
             self._new[item] = (code, row, self._outcome_code(unusual[row]) if row in unusual else 0)
         if len(self._new) >= SETTLE:
             self._settle()
 
-    def merge(self, table: pa.Table, shard_rows: Mapping[str, int]) -> None:
+    def merge(self, table: pa.Table, shards: Mapping[str, Written]) -> None:
         """MANIFEST_ITEMS rows of distinct items, of shards that are in the store.
 
         Where an item lies in several shards, an `ok` row wins over a failed one, that over one of the moment, then the
         shard whose name comes first.
         """
-        self.shard_rows.update(shard_rows)
+        self.shards.update(shards)
         coming = self._columns(table)
         self._settle()
         have = self._settled
@@ -122,7 +130,7 @@ class Places:
             columns = self._settled
             found = int(columns.shard[at]), int(columns.row[at]), int(columns.outcome[at])
         shard, row, outcome = found
-        return Place(self._shards[shard], row, self._outcomes[outcome])
+        return Place(self._names[shard], row, self._outcomes[outcome])
 
     def __iter__(self) -> Iterator[str]:
         self._settle()
@@ -146,7 +154,7 @@ class Places:
         said = outcome_table(pa.schema(ITEM), [""] * len(self._outcomes), self._outcomes, {})
         said = said.select(ITEM_COLUMNS[1:]).take(pa.array(outcome))
         columns = {"item": wanted, **{name: said[name] for name in said.column_names}}
-        columns |= {"shard": pa.array(self._shards, pa.string()).take(pa.array(shard)), "row": pa.array(row)}
+        columns |= {"shard": pa.array(self._names, pa.string()).take(pa.array(shard)), "row": pa.array(row)}
         return pa.table(columns, schema=MANIFEST_ITEMS)
 
     def by_shard(self) -> Iterator[tuple[str, list[str]]]:
@@ -156,12 +164,12 @@ class Places:
         bounds = np.flatnonzero(np.diff(self._settled.shard[order], prepend=-1, append=-1))
         for start, stop in itertools.pairwise(bounds.tolist()):
             part = order[start:stop]
-            yield self._shards[self._settled.shard[part[0]]], self._settled.item.take(pa.array(part)).to_pylist()
+            yield self._names[self._settled.shard[part[0]]], self._settled.item.take(pa.array(part)).to_pylist()
 
     def _columns(self, table: pa.Table) -> _Columns:
         item = table["item"].combine_chunks()
         shard = table["shard"].combine_chunks().dictionary_encode()
-        codes = np.array([self._shard_code(name) for name in shard.dictionary.to_pylist()], np.int32)
+        codes = np.array([self._name_code(name) for name in shard.dictionary.to_pylist()], np.int32)
         unusual = pc.or_(pc.not_equal(table["status"], OK), pc.is_valid(table["message"])).to_numpy()
         outcome = np.zeros(len(item), np.int32)
         some = outcomes_of(table.filter(pa.array(unusual)))
@@ -169,10 +177,10 @@ class Places:
         numbers = shard.indices.to_numpy(), table["row"].to_numpy()
         return _Columns(item, codes[numbers[0]], numbers[1].astype(np.int32), outcome)
 
-    def _shard_code(self, name: str) -> int:
-        code = self._shard_codes.setdefault(name, len(self._shards))
-        if code == len(self._shards):
-            self._shards.append(name)
+    def _name_code(self, name: str) -> int:
+        code = self._name_codes.setdefault(name, len(self._names))
+        if code == len(self._names):
+            self._names.append(name)
         return code
 
     def _outcome_code(self, outcome: Outcome) -> int:
@@ -183,8 +191,8 @@ class Places:
 
     def _worth(self, outcome: Codes, shard: Codes) -> npt.NDArray[np.int64]:
         """Smaller is better."""
-        rank = np.empty(len(self._shards), np.int64)
-        rank[sorted(range(len(rank)), key=self._shards.__getitem__)] = np.arange(len(rank))
+        rank = np.empty(len(self._names), np.int64)
+        rank[sorted(range(len(rank)), key=self._names.__getitem__)] = np.arange(len(rank))
         kind = np.array([2 * (said.status != OK) + said.passing for said in self._outcomes], np.int64)
         return kind[outcome] * len(rank) + rank[shard]
 

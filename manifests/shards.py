@@ -5,6 +5,7 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
+from clip2video_pipe.manifests.retries import LostConnection
 from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, MANIFEST_ITEMS, OK
-from clip2video_pipe.manifests.store import Store, StoreError
+from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
 FOOTER = b"clip2video"
 SUFFIX = ".parquet"
+OURS = re.compile(rf"[0-9a-f]{{{keys.KEY_LENGTH}}}{re.escape(SUFFIX)}")
 
 
 class Outcome(NamedTuple):
@@ -42,7 +45,7 @@ class Shard:
     name: str
     rows: int
     unusual: tuple[tuple[int, Outcome], ...]  # the rows whose outcome is another than WELL
-    size: int  # bytes
+    stamp: Stamp
 
     @property
     def errors(self) -> dict[str, int]:
@@ -51,9 +54,9 @@ class Shard:
         return dict(sorted(failed.items()))
 
     @classmethod
-    def of(cls, name: str, outcomes: Sequence[Outcome], size: int) -> Self:
+    def of(cls, name: str, outcomes: Sequence[Outcome], stamp: Stamp) -> Self:
         unusual = tuple((row, outcome) for row, outcome in enumerate(outcomes) if outcome != WELL)
-        return cls(name, len(outcomes), unusual, size)
+        return cls(name, len(outcomes), unusual, stamp)
 
 
 @cache
@@ -70,6 +73,8 @@ class ShardWriter:
     """Writes one shard, a row group for each table given; used as a context, `shard` is its description after.
 
     Holds the rows to what was asked for: `items` in this order, one row each, all of them. Raises StoreError.
+    Where the shard is there already, written by another run in the meantime, that one stays, if it says the same of
+    each item; it is replaced if it cannot be read, or says of some that they failed.
     """
 
     shard: Shard
@@ -92,7 +97,7 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            sink = stack.enter_context(self._store.writing(*self._parts))
+            sink = stack.enter_context(self._store.writing(*self._parts, keep=self._is_as_good))
             # Statistics and dictionaries of pictures and vectors cost more than they tell.
             scalars = [f.name for f in self._schema if not pa.types.is_nested(f.type)]
             self._writer = stack.enter_context(
@@ -124,8 +129,18 @@ class ShardWriter:
         self._stack.__exit__(kind, error, trace)
         if error is None:
             name = self._parts[-1].removesuffix(SUFFIX)
-            size = self._store.fs.get_file_info(self._store.path(*self._parts)).size
-            self.shard = Shard.of(name, self._outcomes, size)
+            stamp = self._store.stamp(*self._parts)
+            if stamp is None:
+                raise Damaged(self._store, *self._parts, why="it went as soon as it was written")
+            self.shard = Shard.of(name, self._outcomes, stamp)
+
+    def _is_as_good(self) -> bool:
+        """Whether the shard that is there says of each item what this one does, or better."""
+        there = read_shard(self._store, *self._parts[:2], self._parts[2].removesuffix(SUFFIX))
+        if there is None:
+            return False
+        both = zip(outcomes_of(there), self._outcomes, strict=True)
+        return all(theirs in (ours, WELL) for theirs, ours in both)
 
 
 def _compression(schema: pa.Schema) -> dict[str, str]:
@@ -138,9 +153,11 @@ def _compression(schema: pa.Schema) -> dict[str, str]:
     return found
 
 
-def shard_sizes(store: Store, stage: str, key: str) -> dict[str, int]:
-    """Name and size in bytes of each shard of a stage."""
-    return {n.removesuffix(SUFFIX): size for n, size in store.sizes(stage, key).items() if n.endswith(SUFFIX)}
+def shard_stamps(store: Store, stage: str, key: str) -> dict[str, Stamp]:
+    """Name and stamp of each shard of a stage."""
+    return {
+        name.removesuffix(SUFFIX): stamp for name, stamp in store.stamps(stage, key).items() if OURS.fullmatch(name)
+    }
 
 
 def remove_shard(store: Store, stage: str, key: str, name: str) -> None:
@@ -148,17 +165,32 @@ def remove_shard(store: Store, stage: str, key: str, name: str) -> None:
     store.remove(stage, key, name + SUFFIX)
 
 
+def damaged(store: Store, stage: str, key: str, name: str, why: str) -> Damaged:
+    """The error that says so of a shard."""
+    return Damaged(store, stage, key, name + SUFFIX, why=why)
+
+
 def read_shard(store: Store, stage: str, key: str, name: str) -> pa.Table | None:
-    """MANIFEST_ITEMS rows of a shard's items; None where it cannot be read or is not what its name says."""
+    """MANIFEST_ITEMS rows of a shard's items; None where it is damaged or not what its name says."""
     try:
-        with _open(store, stage, key, name) as file:
+        with _open(store, stage, key, name) as file, _reading(store, stage, key, name):
             table = file.read(columns=ITEM_COLUMNS)
-    except (OSError, StoreError, pa.ArrowException):
+    except Damaged:
         return None
     if keys.shard_name(key, table["item"].to_pylist()) != name:
         return None
     columns = {"shard": pa.repeat(name, len(table)), "row": pa.array(range(len(table)), pa.int32())}
     return pa.table({**{n: table[n] for n in ITEM_COLUMNS}, **columns}).cast(MANIFEST_ITEMS)
+
+
+def check_shard(store: Store, stage: str, key: str, name: str) -> None:
+    """Read all of a shard, with its checksums. Raises Damaged."""
+    items: list[str] = []
+    with _open(store, stage, key, name) as file, _reading(store, stage, key, name):
+        for group in range(file.metadata.num_row_groups):
+            items += file.read_row_group(group)["item"].to_pylist()
+    if keys.shard_name(key, items) != name:
+        raise damaged(store, stage, key, name, "it holds other items than its name says")
 
 
 def read_rows(
@@ -172,8 +204,8 @@ def read_rows(
 ) -> Iterator[pa.Table]:
     """Rows at `places` (shard, row), in that order, in tables of `chunk` rows; holds one row group besides.
 
-    Within a table each row group is read once, whatever the order. Raises StoreError, naming the file, when a shard
-    is gone, cut short or fails its checksums.
+    Within a table each row group is read once, whatever the order. Raises Damaged when a shard is gone, cut short or
+    fails its checksums.
     """
     waiting = iter(places)
     while block := list(itertools.islice(waiting, chunk)):
@@ -197,10 +229,8 @@ def _pieces(
             bounds = _bounds(file.metadata)
             rows = (row for _, row in in_shard)
             for group, in_group in itertools.groupby(rows, key=lambda row: bisect.bisect(bounds, row) - 1):
-                try:
+                with _reading(store, stage, key, name):
                     table = file.read_row_group(group, columns=columns)
-                except (OSError, IndexError, pa.ArrowException) as error:
-                    raise _damaged(store, stage, key, name, error) from error
                 yield _take(table, [row - bounds[group] for row in in_group])
 
 
@@ -217,21 +247,27 @@ def _bounds(metadata: pq.FileMetaData) -> list[int]:
     return bounds
 
 
-def _open(store: Store, stage: str, key: str, name: str) -> pq.ParquetFile:
-    path = store.path(stage, key, name + SUFFIX)
+@contextlib.contextmanager
+def _open(store: Store, stage: str, key: str, name: str) -> Iterator[pq.ParquetFile]:
+    with contextlib.ExitStack() as stack:
+        with _reading(store, stage, key, name):
+            source = stack.enter_context(store.open(stage, key, name + SUFFIX))
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+        yield file
+
+
+@contextlib.contextmanager
+def _reading(store: Store, stage: str, key: str, name: str) -> Iterator[None]:
+    """Tells a shard that is not as it was written, Damaged, from a disk or a network that does not do: StoreError."""
     try:
-        return pq.ParquetFile(path, filesystem=store.fs, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(store, stage, key, name, error) from error
-
-
-def _damaged(store: Store, stage: str, key: str, name: str, error: Exception) -> StoreError:
-    path = store.path(stage, key, name + SUFFIX)
-    return StoreError(f"shard {path} cannot be read ({_first_line(error)}); delete it and run again to make it anew")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        yield
+    except FileNotFoundError:
+        raise damaged(store, stage, key, name, "there is no such file") from None
+    except (OSError, IndexError, pa.ArrowException) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, LostConnection)):
+            raise StoreError(f"shard {store.path(stage, key, name + SUFFIX)} cannot be read: {why}") from error
+        raise damaged(store, stage, key, name, why) from error
 
 
 def well(table: pa.Table) -> pa.Table:

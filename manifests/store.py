@@ -4,18 +4,45 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from clip2video_pipe.manifests.faults import point
+
 TEMPORARY = ".tmp"
+
+Keep = Callable[[], bool]
 
 
 class StoreError(Exception):
     """The store holds something that is not as it was written, or cannot be written to."""
+
+
+class Damaged(StoreError):
+    """A file of the store is not as it was written, and can be made anew once it is out of the way."""
+
+    def __init__(self, store: "Store", *parts: str, why: str) -> None:
+        super().__init__(f"{store.path(*parts)} cannot be used: {why}")
+        self._store, self._parts, self._why = store, parts, why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Damaged, why=self._why), (self._store, *self._parts)
+
+    def drop(self) -> None:
+        """Delete what is left of it. Raises OSError."""
+        self._store.remove(*self._parts)
+
+
+class Stamp(NamedTuple):
+    """What a folder's listing says of a file: who changes the file changes its stamp."""
+
+    size: int  # bytes
+    modified: int | None  # nanoseconds since the epoch; None in an object store, where nobody writes into a file
 
 
 class Store:
@@ -41,16 +68,27 @@ class Store:
         """Path of a file as `self.fs` wants it; on a local store, one to show to people."""
         return "/".join((self.base, *parts))
 
-    def sizes(self, *folder: str) -> dict[str, int]:
-        """Name and size in bytes of each finished file of a folder; empty where there is no such folder."""
-        selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
-        found = self.fs.get_file_info(selector)
-        return {f.base_name: f.size for f in found if f.is_file and not f.base_name.endswith(TEMPORARY)}
+    def stamps(self, *folder: str) -> dict[str, Stamp]:
+        """Name and stamp of each finished file of a folder; empty where there is no such folder."""
+        return {f.base_name: self._stamp(f) for f in self._files(*folder) if not f.base_name.endswith(TEMPORARY)}
+
+    def stamp(self, *parts: str) -> Stamp | None:
+        """Of one file; None where there is none."""
+        info = self.fs.get_file_info(self.path(*parts))
+        return self._stamp(info) if info.is_file else None
 
     def folders(self, *folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
         selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
         return sorted(f.base_name for f in self.fs.get_file_info(selector) if not f.is_file)
+
+    def leftovers(self, *folder: str) -> dict[str, Stamp]:
+        """What writers that were killed left in a folder: name and stamp of each."""
+        return {f.base_name: self._stamp(f) for f in self._files(*folder) if f.base_name.endswith(TEMPORARY)}
+
+    def open(self, *parts: str) -> Any:
+        """A file to read from and to seek in. Raises OSError."""
+        return self.fs.open_input_file(self.path(*parts))
 
     def read(self, *parts: str) -> bytes | None:
         """Bytes of a file; None where there is none."""
@@ -82,23 +120,29 @@ class Store:
             self.fs.delete_file(self.path(*parts))
 
     @contextlib.contextmanager
-    def writing(self, *parts: str) -> Iterator[Any]:
+    def writing(self, *parts: str, keep: Keep | None = None) -> Iterator[Any]:
         """A binary file to write to, which takes its name when the block ends well, and else is gone.
+
+        Where a file has that name by then, and `keep` finds that it is as good, that one stays.
 
         Locally: a temporary file beside it, flushed to the disk, renamed over it. An object store shows an object
         only when all of it is there, but would also show the part of one whose writer failed: so it is sent at once.
         """
         if self.local:
-            with self._local(Path(self.path(*parts))) as sink:
+            with self._local("/".join(parts), keep) as sink:
                 yield sink
             return
         buffer = pa.BufferOutputStream()
         yield buffer
-        with self.fs.open_output_stream(self.path(*parts)) as stream:
-            stream.write(buffer.getvalue())
+        point(f"before {'/'.join(parts)}")
+        if keep is None or self.stamp(*parts) is None or not keep():
+            with self.fs.open_output_stream(self.path(*parts)) as stream:
+                stream.write(buffer.getvalue())
+        point(f"after {'/'.join(parts)}")
 
     @contextlib.contextmanager
-    def _local(self, target: Path) -> Iterator[Any]:
+    def _local(self, name: str, keep: Keep | None) -> Iterator[Any]:
+        target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
         try:
@@ -106,12 +150,38 @@ class Store:
                 yield sink
                 sink.flush()
                 os.fsync(sink.fileno())
-            temporary.replace(target)
+            point(f"before {name}")
+            _take_name(temporary, target, keep)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        point(f"after {name}")
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def _files(self, *folder: str) -> list[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
+        return [info for info in self.fs.get_file_info(selector) if info.is_file]
+
+    def _stamp(self, info: pafs.FileInfo) -> Stamp:
+        return Stamp(info.size, info.mtime_ns if self.local else None)
+
+
+def _take_name(temporary: Path, target: Path, keep: Keep | None) -> None:
+    """In one step, so that nobody sees a part of it; of two that come at a time the second asks `keep`."""
+    if keep is not None:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            stays = keep()
+        except OSError:  # a file system without links
+            stays = target.exists() and keep()
+        else:
+            stays = True
+        if stays:
+            temporary.unlink()
+            return
+    temporary.replace(target)

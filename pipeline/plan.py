@@ -1,6 +1,6 @@
 """What a config asks for, beside what the store already has. Nothing is computed here, and no Ray or torch loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from clip2video_pipe.manifests import keys
+from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.fingerprints import Fingerprints
-from clip2video_pipe.manifests.manifest import Manifest, StageIdentity, commit, known_places, latest, load
+from clip2video_pipe.manifests.manifest import Known, Manifest, StageIdentity, commit, known, latest, load
 from clip2video_pipe.manifests.places import Places
 from clip2video_pipe.manifests.schemas import ITEM_COLUMNS
+from clip2video_pipe.manifests.shards import remove_shard
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
 from clip2video_pipe.models.sources import find_clip, tensor_files
@@ -46,16 +48,19 @@ class Step:
     items: Sequence[str]
     stage: Stage | None = None  # None: the rows are the driver's own listing
     kept: bool = True  # otherwise its shards go when they are used: there is nothing that a manifest could name
+    retry: Collection[str] = ()  # classes of failures that count as not there
     manifest: Manifest | None = field(init=False)
     cached: bool = field(init=False)  # whether its manifest was there before this run
-    damaged: int = field(init=False)  # shards that a manifest names and the store lacks
+    changed: int = field(init=False)  # shards that are not in the store as its manifest says
     passing: int = field(init=False)  # items whose failure may have been of the moment
+    retried: int = field(init=False)  # items whose failure is of a class to `retry`
 
     def __post_init__(self) -> None:
         found = load(self.store, self.name, self.hash)
-        self.damaged = found.damaged() if found else 0
+        self.changed = found.changed() if found else 0
         self.passing = found.passing if found else 0
-        self.cached = found is not None and not self.damaged and not self.passing
+        self.retried = found.failed(self.retry) if found else 0
+        self.cached = found is not None and not (self.changed or self.passing or self.retried)
         self.manifest = found if self.cached else None
 
     @property
@@ -67,10 +72,13 @@ class Step:
         return keys.manifest_hash(self.identity.key, self.items)
 
     @cached_property
+    def known(self) -> Known:
+        """What the store has of its key, where its manifest is not there or does not tell."""
+        return known(self.store, self.name, self.identity.key, self.retry)
+
+    @cached_property
     def places(self) -> Places:
-        if self.manifest:
-            return self.manifest.places
-        return known_places(self.store, self.name, self.identity.key)
+        return self.manifest.places if self.manifest else self.known.places
 
     @cached_property
     def missing(self) -> list[str]:
@@ -91,6 +99,13 @@ class Step:
             return "cached"
         return "missing" if self.missing else "reused"
 
+    def clear(self) -> int:
+        """Remove shards that cannot be used, so that they can be made anew; gives how many there were."""
+        unsound = [] if self.manifest else self.known.damaged
+        for name in unsound:
+            remove_shard(self.store, self.name, self.identity.key, name)
+        return len(unsound)
+
     def commit(self) -> Manifest:
         """Write its manifest, unless it is there. Not for a step that is not kept."""
         if self.manifest is None:
@@ -103,8 +118,10 @@ class Step:
             return "nothing needs them, and they are not kept (run.keep_frames)"
         if not self.missing:
             return "" if self.cached else "its items are there, from other runs"
-        if self.damaged:
-            return f"{self.damaged} of its shards are gone or damaged"
+        if self.changed:
+            return f"{self.changed} of its shards are gone or damaged"
+        if self.retried:
+            return f"{self.retried} of its items failed with {', '.join(self.retry)}, and are tried again"
         if self.passing:
             return f"{self.passing} of its items failed for a reason that may have passed, and are tried again"
         if len(self.missing) < len(self.items):
@@ -217,11 +234,14 @@ class Plan:
         return [*captions, *(row["item"] for row in videos if row["video_id"] in described)]
 
 
-def make_plan(config: Config, *, remember: bool = False) -> Plan:
+def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] = ()) -> Plan:
     """Read the dataset and the store; with `remember`, write down the fingerprints, and nothing else.
+
+    Items that failed with a class of `retry` count as not there.
 
     Raises RequestError, or WeightsError where weights are not there any more.
     """
+    point("plan")
     store = open_store(config)
     dataset = read_dataset(config, store, remember=remember)
     fingerprints = Fingerprints(store)
@@ -266,7 +286,7 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
     described = bool(listing.captions.num_rows)
     bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
     texts = listing.texts if bank is None else listing.texts | dict(zip(*_columns(bank, "item", "text"), strict=True))
-    embeddings = Step(store, videos.identity, list(listing.sources), videos)
+    embeddings = Step(store, videos.identity, list(listing.sources), videos, retry=retry)
     keep = config.run.keep_frames
     return Plan(
         config=config,
@@ -274,10 +294,17 @@ def make_plan(config: Config, *, remember: bool = False) -> Plan:
         dataset=dataset,
         listing=listing,
         videos=_listed(store, "videos", listing.videos, {"digest": extent}),
-        frames=Step(store, frames.identity, list(listing.sources) if keep else embeddings.missing, frames, kept=keep),
+        frames=Step(
+            store,
+            frames.identity,
+            list(listing.sources) if keep else embeddings.missing,
+            frames,
+            kept=keep,
+            retry=retry,
+        ),
         video_embeddings=embeddings,
         captions=_listed(store, "captions", listing.captions, {}) if described else None,
-        caption_embeddings=Step(store, captions.identity, list(texts), captions) if described else None,
+        caption_embeddings=Step(store, captions.identity, list(texts), captions, retry=retry) if described else None,
         query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
         bank=bank,
         texts=texts,

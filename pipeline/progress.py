@@ -41,7 +41,16 @@ class EventLog:
         else:
             self._lines.append(line)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.add("done")
+        else:
+            self.add("stopped", why=type(error).__name__)
         if self._file:
             self._file.close()
         else:
@@ -115,7 +124,7 @@ class Reporter:
             state.failed += sum((errors or {}).values())
             state.began = min(state.began, began)
             self._show(stage, state)
-        elif event == "waiting":
+        elif event in ("waiting", "damaged"):
             self.say(why)
         elif event == "lost":
             self.say(f"{stage}: lost {items} items, {why}; trying again")

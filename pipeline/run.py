@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.schemas import OK
 from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
-from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.manifests.store import Damaged, Store
 from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.engines import workers
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
@@ -57,9 +57,13 @@ class Result:
         return bool(videos["failed"] - gone > self.config.run.max_failure_rate * (videos["asked"] - gone))
 
 
-def run(config: Config, reporter: Reporter) -> Result:
-    """Run a config to its end. Raises RequestError, StoreError, or what a stage raised; what is done is kept."""
-    plan = make_plan(config, remember=True)
+def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Result:
+    """Run a config to its end. Raises RequestError, StoreError, or what a stage raised; what is done is kept.
+
+    Items that failed with a class of `retry` are tried again. What the store turns out to have in a damaged state is
+    dropped and made anew.
+    """
+    plan = make_plan(config, remember=True, retry=retry)
     for note in (*plan.dataset.notes, *plan.warnings):
         reporter.say(note)
     run_parts = (RUNS, config.name, _stamp())
@@ -67,39 +71,43 @@ def run(config: Config, reporter: Reporter) -> Result:
         plan.store.write_json(public(config.model_dump()), *run_parts, "config.json")
     except OSError as error:
         raise RequestError(f"store: {config.store!r} cannot be written to: {error.strerror or error}") from error
-    log = EventLog(plan.store, run_parts)
+    with EventLog(plan.store, run_parts) as log:
 
-    def listen(event: str, **said: Any) -> None:
-        log.add(event, **said)
-        reporter.event(event, **said)
+        def listen(event: str, **said: Any) -> None:
+            log.add(event, **said)
+            reporter.event(event, **said)
 
-    log.add("run", config=config.name, host=socket.gethostname(), pid=os.getpid())
-    try:
-        with workers(config.run.engine, config.run.address) as compute:
-            result = _run(plan, compute, log, listen, run_parts)
-    except BaseException as error:
-        log.add("stopped", why=type(error).__name__)
-        raise
-    else:
-        log.add("done")
-    finally:
-        log.close()
-    return result
+        log.add("run", config=config.name, host=socket.gethostname(), pid=os.getpid())
+        dropped: set[str] = set()
+        while True:
+            try:
+                with workers(config.run.engine, config.run.address) as compute:
+                    return _run(plan, compute, log, listen, run_parts)
+            except Damaged as found:
+                if str(found) in dropped:
+                    raise  # it was made anew, and is damaged again
+                dropped.add(str(found))
+                listen("damaged", stage="", items=0, why=f"{found}; it is made anew")
+                found.drop()
+            plan = make_plan(config, remember=True, retry=retry)
 
 
 def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_parts: Sequence[str]) -> Result:
     config, store = plan.config, plan.store
-    _commit_listing(plan.videos, plan.listing.videos)
+    _commit_listing(plan.videos, plan.listing.videos, listen)
     if plan.captions:
-        _commit_listing(plan.captions, plan.listing.captions)
+        _commit_listing(plan.captions, plan.listing.captions, listen)
     if plan.query_bank:
-        _commit_listing(plan.query_bank, plan.bank)
+        _commit_listing(plan.query_bank, plan.bank, listen)
+    for step in plan.steps:
+        _clear(step, listen)
     compute(_schedule(config, store, _embedding_jobs(plan), listen), store)
     for step in plan.steps:
         if step.kept:
             step.commit()
     scoring = plan.scoring()
     for step in scoring:  # one after the other: each holds all vectors
+        _clear(step, listen)
         compute(_schedule(config, store, _scoring_jobs(plan, step), listen), store)
         step.commit()
     results = measure(plan, scoring)
@@ -115,13 +123,23 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
     return Result(config, said)
 
 
+def _clear(step: Step, listen: Listener) -> None:
+    """Make room for what has to be made anew, and say what that is."""
+    if count := step.clear():
+        listen("damaged", stage=step.name, items=0, why=f"{step.name}: {count} damaged shards are made anew")
+    if not step.manifest and step.known.unread:
+        why = f"{step.known.unread} shards changed since they were written and were not read; 'verify' reads them"
+        listen("damaged", stage=step.name, items=0, why=f"{step.name}: {why}")
+
+
 def _stamp() -> str:
     now = time.time()
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
 
 
-def _commit_listing(step: Step, rows: pa.Table) -> None:
+def _commit_listing(step: Step, rows: pa.Table, listen: Listener) -> None:
     """The rows of a listing are made by the plan; those that the store lacks are written here."""
+    _clear(step, listen)
     if step.missing:
         new = rows.filter(pc.is_in(rows["item"], pa.array(step.missing)))
         for start in range(0, new.num_rows, LISTING_ROWS):

@@ -148,7 +148,7 @@ class Schedule:
             items=len(unit.items),
             errors=shard.errors,
             shard=shard.name,
-            bytes=shard.size,
+            bytes=shard.stamp.size,
             began=done.began,
             ended=done.ended,
             busy=round(done.busy, 4),

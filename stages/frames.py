@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from clip2video_pipe.manifests import schemas
+from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.stages.base import Stage, unkeyed
 from clip2video_pipe.stages.decoding import Clip, DecodeError
@@ -67,6 +68,7 @@ class Frames(Stage):
         self.threads = min(count, os.cpu_count() or 1)
 
     def process(self, table: pa.Table) -> pa.Table:
+        point("decode")
         results: list[Clip | Outcome] = []
         rows = table.select(SOURCE.names[1:]).to_pylist()
         for path, segments in itertools.groupby(rows, key=lambda row: row["path"]):

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from clip2video_pipe.manifests import schemas
+from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.shards import Outcome, outcome_table, outcomes_of
 from clip2video_pipe.stages.base import unkeyed
 from clip2video_pipe.stages.batches import Batches
@@ -74,6 +75,7 @@ class VideoEmbeddings(Embedding):
         )
 
     def process(self, loaded: Loaded) -> pa.Table:
+        point("embed")
         ok = np.array([outcome.status == schemas.OK for outcome in loaded.outcomes], dtype=bool)
         columns: dict[str, Any] = {}
         if loaded.counts:

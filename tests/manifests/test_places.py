@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip2video_pipe.manifests import places as module
-from clip2video_pipe.manifests.places import Place, Places
+from clip2video_pipe.manifests.places import Place, Places, Written
 from clip2video_pipe.manifests.schemas import FAILED, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.shards import Outcome, Shard, outcome_table
+from clip2video_pipe.manifests.store import Stamp
 
+STAMP = Stamp(1, 2)
 OUTCOMES = [
     Outcome(OK),
     Outcome(OK, None, "damaged: a note"),
@@ -43,9 +45,9 @@ def test_it_answers_as_a_mapping_would(settle, rows):
         for number, (items, outcomes, written_now) in enumerate(rows):
             name, outcomes = f"shard{number * 7 % 5}-{number}", outcomes[: len(items)]
             if written_now:
-                found.add(Shard.of(name, outcomes, 1), items)
+                found.add(Shard.of(name, outcomes, STAMP), items)
             else:
-                found.merge(table(name, items, outcomes), {name: len(items)})
+                found.merge(table(name, items, outcomes), {name: Written(len(items), STAMP)})
             for row, (item, outcome) in enumerate(zip(items, outcomes, strict=True)):
                 place = Place(name, row, outcome)
                 if written_now or item not in expected or worth(place) < worth(expected[item]):
@@ -68,7 +70,7 @@ def test_it_answers_as_a_mapping_would(settle, rows):
 
 
 def test_an_item_that_is_not_there_is_named():
-    places = Places.of(table("one", ["a", "b"], OUTCOMES[:2]), {"one": 2})
+    places = Places.of(table("one", ["a", "b"], OUTCOMES[:2]), {"one": Written(2, STAMP)})
     for ask in (lambda: places["c"], lambda: places.table(["a", "c"])):
         with pytest.raises(KeyError, match="c"):
             ask()

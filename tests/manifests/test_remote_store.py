@@ -14,4 +14,4 @@ def test_an_object_whose_writer_fails_is_never_there(bucket):
     assert store.read("folder", "object") is None
     store.write(b"whole", "folder", "object")
     assert store.read("folder", "object") == b"whole"
-    assert store.sizes("folder") == {"object": 5}
+    assert store.stamps("folder") == {"object": (5, None)}

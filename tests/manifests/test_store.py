@@ -28,7 +28,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), store.writing("folder", "file") as sink:
         sink.write(b"half")
         raise RuntimeError
-    assert store.sizes("folder") == {}
+    assert store.stamps("folder") == {}
     assert list((tmp_path / "folder").iterdir()) == []
 
 
@@ -36,7 +36,7 @@ def test_a_temporary_file_of_a_killed_writer_is_not_a_file_of_the_store(tmp_path
     store = Store(str(tmp_path))
     store.write(b"whole", "folder", "file")
     (tmp_path / "folder" / ".file.0123.tmp").write_bytes(b"half")
-    assert store.sizes("folder") == {"file": 5}
+    assert {name: stamp.size for name, stamp in store.stamps("folder").items()} == {"file": 5}
 
 
 @pytest.mark.parametrize("written", [["a", "b"], ["a", "c", "b"], ["a", "b", "c", "d"]])
@@ -44,7 +44,7 @@ def test_a_shard_with_other_rows_than_asked_for_is_refused(tmp_path, written):
     store = Store(str(tmp_path))
     with pytest.raises(StoreError), shards.ShardWriter(store, "stage", "key", ["a", "b", "c"], SCHEMA) as writer:
         writer.write(rows(written))
-    assert store.sizes("stage", "key") == {}
+    assert store.stamps("stage", "key") == {}
 
 
 def test_the_footer_says_what_is_in_the_shard(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip2video_pipe.manifests.manifest import ROOT, commit, known_places, load
+from clip2video_pipe.manifests.manifest import ROOT, commit, known, load
 from clip2video_pipe.manifests.schemas import FAILED, OK
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.manifests.store import Store, StoreError
@@ -74,7 +74,7 @@ def test_a_manifest_whose_counts_do_not_add_up_is_not_written(pipeline, tmp_path
     stage = pipeline.Doubling()
     before = store.folders(ROOT, "doubling")
     with pytest.raises(StoreError):
-        commit(store, stage.identity, items, known_places(store, stage.name, stage.identity.key))
+        commit(store, stage.identity, items, known(store, stage.name, stage.identity.key).places)
     assert store.folders(ROOT, "doubling") == before
 
 

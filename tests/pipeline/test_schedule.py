@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 
 from clip2video_pipe.manifests.shards import Shard
-from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.manifests.store import Stamp, Store
 from clip2video_pipe.pipeline.schedule import Schedule
 from clip2video_pipe.pipeline.worker import Done
 
@@ -13,7 +13,7 @@ NAMES = count()
 
 
 def done(unit):
-    return Done(Shard(f"shard{next(NAMES)}", len(unit.items), (), 1), 0.0, 1.0)
+    return Done(Shard(f"shard{next(NAMES)}", len(unit.items), (), Stamp(1, 2)), 0.0, 1.0)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def make(pipeline, tmp_path):
         if first_missing is not None:
             jobs[0].missing = first_missing
             there = [item for item in items if item not in first_missing]
-            jobs[0].places.add(Shard("there", len(there), (), 1), there)
+            jobs[0].places.add(Shard("there", len(there), (), Stamp(1, 2)), there)
         return Schedule(jobs, shard_items, lambda unit, why: done(unit).shard, lookahead=lookahead)
 
     return schedule

@@ -1,5 +1,7 @@
 """The stages that score, on made-up vectors in a store, against formulas written out in one matrix."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -184,6 +186,7 @@ def test_a_query_bank_changes_queries_whose_best_video_is_the_banks(corpus):
 def test_a_score_that_is_no_number_is_a_failed_query(tmp_path):
     corpus = Corpus(Store(str(tmp_path)))
     corpus.texts["e"][0, 0] = np.nan
+    shutil.rmtree(tmp_path / "caption_embeddings")  # else those of before would be kept
     contents = sorted(corpus.texts)
     columns = corpus.columns(corpus.texts) | {"scale": [SCALE] * len(contents), "words": [5] * len(contents)}
     corpus.write(
