@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.retries import LostConnection
-from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, MANIFEST_ITEMS, OK
+from clip2video_pipe.manifests.schemas import ITEM_COLUMNS, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
 FOOTER = b"clip2video"
@@ -281,9 +281,9 @@ def outcomes_of(table: pa.Table) -> list[Outcome]:
     return [Outcome(*row) for row in zip(*columns, strict=True)]
 
 
-def failed_table(schema: pa.Schema, items: Sequence[str], error: str, message: str) -> pa.Table:
-    """Failed rows for `items`, all with one error class and message."""
-    return outcome_table(schema, items, [Outcome(FAILED, error, message)] * len(items), {})
+def failed_table(schema: pa.Schema, items: Sequence[str], outcome: Outcome) -> pa.Table:
+    """Failed rows for `items`, all for one reason."""
+    return outcome_table(schema, items, [outcome] * len(items), {})
 
 
 def outcome_table(

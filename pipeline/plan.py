@@ -203,6 +203,7 @@ class Plan:
             "top_k": score.top_k,
             "store": self.store,
             "memory": score.memory,
+            "seconds": self.config.run.compute_timeout,
         }
         hashes = {step.name: step.hash for step in read}
         plain = Similarity(
@@ -269,12 +270,14 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
         encoding=config.frames.encoding,
         quality=config.frames.quality or 95,
         limits=Limits(config.run.decode_timeout, config.run.decode_memory),
+        seconds=config.run.compute_timeout,
     )
     common: dict[str, Any] = {
         "model": model,
         "precision": precision,
         "device": embed.device,
         "compiled": embed.compile,
+        "seconds": config.run.compute_timeout,
     }
     videos = VideoEmbeddings(
         max_frames=config.sampling.max_frames,

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clip2video_pipe.manifests.schemas import OK
-from clip2video_pipe.manifests.shards import Shard, ShardWriter, failed_table
+from clip2video_pipe.manifests.schemas import FAILED, OK
+from clip2video_pipe.manifests.shards import Outcome, Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Damaged, Store
 from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.engines import workers
@@ -227,14 +227,15 @@ def _rows_of_items(items: Sequence[str]) -> Feed:
 
 
 def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listener) -> Schedule:
-    def record(unit: Unit, why: str) -> Shard:
+    def record(unit: Unit, failure: str, why: str) -> Shard:
         stage = unit.job.stage
         if stage.blameless:
             raise EngineError(
                 f"{stage.name}: {why}, {unit.tries} times; is there memory enough (score.memory)? What is done is kept"
             )
+        outcome = Outcome(FAILED, failure, why, passing=failure == "timeout")
         with ShardWriter(store, stage.name, stage.identity.key, unit.items, stage.schema) as writer:
-            writer.write(failed_table(stage.schema, unit.items, "crashed", why))
+            writer.write(failed_table(stage.schema, unit.items, outcome))
         return writer.shard
 
     return Schedule(jobs, config.run.shard_items, record, listen)

@@ -1,5 +1,7 @@
 """Which unit of work comes next: pure bookkeeping, the same for every engine."""
 
+import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ class Unit:
     tries: int = 0
     alone: bool = False  # suspected of killing workers: nothing else may be in its worker
     waits: int = 0  # items whose input is not there yet
+    since: float = 0.0  # when it was handed out, on the monotonic clock
 
     def feed(self) -> Feed:
         return self.job.feed(self.items)
@@ -51,13 +54,16 @@ class Schedule:
     """Hands out units whose input is ready, those nearest to the end first.
 
     A job that feeds another runs at most `lookahead` units ahead of it, so that disk and memory stay flat. `record`
-    writes the shard of a unit that is given up: failed rows.
+    writes the shard of a unit that is given up: failed rows. `find` gives a unit's shard where somebody else has
+    written it by now. Of those who work at the same things each has a `shuffle` of its own: they meet seldom.
     """
 
     jobs: Sequence[Job]
     shard_items: int
-    record: Callable[[Unit, str], Shard]
+    record: Callable[[Unit, str, str], Shard]  # unit, class of the failure, why
     listener: Listener = lambda *_, **__: None
+    find: Callable[[Unit], Shard | None] = lambda unit: None
+    shuffle: random.Random | None = None
     lookahead: int = 1
     running: int = 0
     _ready: dict[Job, deque[Unit]] = field(default_factory=dict)
@@ -74,7 +80,10 @@ class Schedule:
         for job in self.jobs:
             self._ready[job] = deque()
             self._left[job] = len(job.missing)
-            for items in _units(job.missing, self.shard_items * job.stage.bulk, job.together):
+            parts = list(_units(job.missing, self.shard_items * job.stage.bulk, job.together))
+            if self.shuffle:
+                self.shuffle.shuffle(parts)
+            for items in parts:
                 unit = self._unit(job, items)
                 if not unit.waits:
                     self._ready[job].append(unit)
@@ -108,16 +117,26 @@ class Schedule:
 
         `idle`: whether the worker has nothing else in hand, as a unit that has to be alone asks for.
         """
+        while unit := self._take(lane, idle):
+            self.running += 1
+            shard = self.find(unit)
+            if shard is None:
+                said = {"items": len(unit.items), "tries": unit.tries}
+                self.listener("started", stage=unit.job.stage.name, unit=unit.id, **said)
+                return unit
+            self.finish(unit, Done(shard, time.time(), time.time()))
+        return None
+
+    def _take(self, lane: str, idle: bool) -> Unit | None:
         for job in self.jobs:
             queue = self._ready[job]
             if job.stage.lane != lane or not queue or (queue[0].alone and not idle) or self._held(job):
                 continue
             unit = queue.popleft()
-            self.running += 1
+            unit.since = time.monotonic()
             if job in self._wanted:
                 self._ahead[unit] = self._wanted[job].intersection(unit.items)
                 self._maker.update({(id(job), item): unit for item in unit.items})
-            self.listener("started", stage=job.stage.name, unit=unit.id, items=len(unit.items), tries=unit.tries)
             return unit
         return None
 
@@ -152,6 +171,8 @@ class Schedule:
             began=done.began,
             ended=done.ended,
             busy=round(done.busy, 4),
+            cpu=round(done.cpu, 4),
+            node=done.node,
         )
         if not self._left[job]:
             job.completed()
@@ -172,10 +193,9 @@ class Schedule:
                 if not self._ahead[maker]:
                     del self._ahead[maker]
 
-    def lose(self, unit: Unit, why: str, now: Callable[[], float]) -> None:
+    def lose(self, unit: Unit, why: str) -> None:
         """Its worker is gone. After two tries its items are tried one by one, and after two more given up."""
-        self.running -= 1
-        self._ahead.pop(unit, None)
+        self._put_back(unit)
         unit.tries += 1
         unit.alone = True
         self.listener("lost", stage=unit.job.stage.name, unit=unit.id, items=len(unit.items), tries=unit.tries, why=why)
@@ -185,14 +205,20 @@ class Schedule:
             for item in reversed(unit.items):
                 self._ready[unit.job].appendleft(Unit(next(self._ids), unit.job, (item,), alone=True))
         else:
+            hung = time.monotonic() - unit.since >= unit.job.stage.patience(1)
             self.running += 1
-            self.finish(unit, Done(self.record(unit, why), now(), now()))
+            shard = self.record(unit, "timeout" if hung else "crashed", why)
+            self.finish(unit, Done(shard, time.time(), time.time()))
 
     def release(self, unit: Unit) -> None:
-        """Put a unit back that never reached its worker; nothing is charged to it."""
+        """Put a unit back that is not to blame: it never reached its worker, or the worker's machine is gone."""
+        self._put_back(unit)
+        self.listener("released", stage=unit.job.stage.name, unit=unit.id, items=len(unit.items))
+        self._ready[unit.job].appendleft(unit)
+
+    def _put_back(self, unit: Unit) -> None:
         self.running -= 1
         self._ahead.pop(unit, None)
-        self._ready[unit.job].appendleft(unit)
 
 
 def _units(items: Sequence[str], size: int, together: Callable[[str], object] | None) -> Iterator[Sequence[str]]:

@@ -151,6 +151,7 @@ class RunSettings(Settings):
     shard_items: int = Field(default=64, ge=1)
     max_failure_rate: float = Field(default=0.05, ge=0, le=1)  # of the videos
     keep_frames: bool = True  # or delete them as soon as they are embedded
+    compute_timeout: float = Field(default=3600, gt=0, le=10**6)  # seconds for a batch of rows, not counting decoding
     decode_timeout: float = Field(default=600, gt=0, le=10**6)  # seconds for a video, or a segment of one
     decode_memory: Annotated[int, BeforeValidator(_bytes), Field(ge=LEAST_DECODER)] = 4 * 10**9  # bytes, of a worker
 

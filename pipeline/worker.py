@@ -2,8 +2,9 @@
 
 import contextlib
 import itertools
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 from clip2video_pipe.manifests.shards import Shard, ShardWriter, read_rows
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.stages.base import Stage
+
+Turn = Callable[[float], contextlib.AbstractContextManager[Any]]
 
 
 class Feed(Protocol):
@@ -68,6 +71,8 @@ class Done:
     began: float
     ended: float
     busy: float = 0.0  # seconds in `process`
+    cpu: float = 0.0  # core-seconds of that
+    node: str = ""  # the host that did it
 
 
 def run_unit(
@@ -75,21 +80,23 @@ def run_unit(
     stage: Stage,
     items: Sequence[str],
     feed: Feed,
-    turn: contextlib.AbstractContextManager[Any] | None = None,
+    turn: Turn = contextlib.nullcontext,
 ) -> Done:
     """Compute one shard. `turn` is held while the stage computes, and not while rows are read or written.
 
+    It is told for how many seconds at most the stage ought to compute.
+
     Raises StoreError when the store is at fault; what is wrong with an item is a failed row instead.
     """
-    began, busy = time.time(), 0.0
-    turn = turn or contextlib.nullcontext()
+    began, busy, cpu = time.time(), 0.0, 0.0
     with ShardWriter(store, stage.name, stage.identity.key, items, stage.schema) as writer:
         for table in feed.tables(store, stage.chunk):
             loaded = stage.load(table)
-            with turn:
-                start = time.perf_counter()
+            with turn(stage.patience(table.num_rows)):
+                start, before = time.perf_counter(), stage.cpu_seconds()
                 rows = stage.process(loaded)
                 busy += time.perf_counter() - start
+                cpu += stage.cpu_seconds() - before
             for first in range(0, rows.num_rows, stage.chunk):
                 writer.write(rows.slice(first, stage.chunk))
-    return Done(writer.shard, began, time.time(), busy)
+    return Done(writer.shard, began, time.time(), busy, cpu, socket.gethostname())

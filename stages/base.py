@@ -1,5 +1,6 @@
 """What a stage is: a small class that turns one table into another. Scheduling is elsewhere."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,6 +9,8 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from clip2video_pipe.manifests.manifest import StageIdentity
+
+PATIENCE = 3600.0
 
 
 def unkeyed(default: Any) -> Any:
@@ -29,6 +32,7 @@ class Stage(ABC):
     bulk: ClassVar[int] = 1  # so many times `run.shard_items` go into a shard: more for rows that cost little
 
     inputs: Mapping[str, str] = field(default_factory=dict, metadata={"keyed": False})  # keys of the stages it reads
+    seconds: float = unkeyed(PATIENCE)  # that `process` may take for one table, whatever is in it
 
     @property
     @abstractmethod
@@ -57,6 +61,14 @@ class Stage(ABC):
     def use_threads(self, count: int) -> None:
         """How many cores it may keep busy from now on."""
         return
+
+    def patience(self, rows: int) -> float:
+        """Seconds after which `process` of so many rows hangs, by all that is known."""
+        return self.seconds
+
+    def cpu_seconds(self) -> float:
+        """Core-seconds that this process, and those that compute for it, have used so far."""
+        return time.process_time()
 
     def load(self, table: pa.Table) -> Any:
         """What `process` takes, of the rows read; other rows may be processed in the meantime."""

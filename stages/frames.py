@@ -13,7 +13,7 @@ from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.stages.base import Stage, unkeyed
 from clip2video_pipe.stages.decoding import Clip, DecodeError
-from clip2video_pipe.stages.decoding.apart import Limits, decode_apart
+from clip2video_pipe.stages.decoding.apart import Limits, cpu_seconds_apart, decode_apart, most_seconds
 from clip2video_pipe.stages.jpeg import compress
 from clip2video_pipe.stages.sampling import Sampling
 
@@ -66,6 +66,12 @@ class Frames(Stage):
 
     def use_threads(self, count: int) -> None:
         self.threads = min(count, os.cpu_count() or 1)
+
+    def patience(self, rows: int) -> float:
+        return super().patience(rows) + rows * most_seconds(self.limits)
+
+    def cpu_seconds(self) -> float:
+        return super().cpu_seconds() + cpu_seconds_apart()
 
     def process(self, table: pa.Table) -> pa.Table:
         point("decode")

@@ -1,71 +1,38 @@
-"""Units of work on Ray: tasks decode, one CPU each; actors embed, on a GPU each or on the CPUs that are left."""
+"""Units of work on Ray: tasks decode, one CPU each; actors embed, on a GPU each or on the CPUs that are left.
+
+Each unit goes to a machine of the engine's choice: Ray does not say what becomes of a task whose machine is cut off, so
+the engine has to know what is where.
+"""
 
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.pipeline.engines.shares import Shares, share_out
+from clip2video_pipe.pipeline.engines.carriers import Actor, run_task
+from clip2video_pipe.pipeline.engines.shares import Share, share_out
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.schedule import Schedule, Unit
-from clip2video_pipe.pipeline.worker import Done, Feed, run_unit
 from clip2video_pipe.stages.base import Stage
 
 IN_HAND = 2  # units an actor has: it reads one while it computes the other
 PATIENCE = 60.0  # seconds without an answer: then it is not the work that kills an actor
+LOOK_EVERY = 2.0  # seconds between looks at which machines there are
+REACH = 2.0  # seconds for a machine to answer
 DIED = "its worker died ({})"
-
-
-class Actor:
-    """Keeps the stages of a schedule ready for their next units."""
-
-    def __init__(self) -> None:
-        self._life = uuid.uuid4().hex
-        self._turn = threading.Lock()
-        self._stages: dict[str, Stage] = {}
-
-    def ready(self, stages: Sequence[Stage]) -> str:
-        """Set these stages up, and let go of others: a gallery or a model is large.
-
-        The answer tells this process from the one that Ray starts in its place when it dies.
-        """
-        wanted = {stage.identity.key for stage in stages}
-        with self._turn:
-            self._stages = {key: stage for key, stage in self._stages.items() if key in wanted}
-        for stage in stages:
-            self._set_up(stage)
-        return self._life
-
-    def run(self, store: Store, stage: Stage, items: Sequence[str], feed: Feed, threads: int) -> Done:
-        stage = self._set_up(stage)
-        with self._turn:
-            stage.use_threads(threads)
-        return run_unit(store, stage, items, feed, self._turn)
-
-    def _set_up(self, stage: Stage) -> Stage:
-        key = stage.identity.key
-        with self._turn:
-            if key not in self._stages:
-                stage.setup()
-                self._stages[key] = stage
-            return self._stages[key]
-
-
-def run_task(store: Store, stage: Stage, items: Sequence[str], feed: Feed, threads: int) -> Done:
-    stage.setup()
-    stage.use_threads(threads)
-    return run_unit(store, stage, items, feed)
 
 
 def _check_reachable(address: str) -> None:
@@ -91,43 +58,86 @@ class Slot:
     unsure: list[Unit] = field(default_factory=list)  # lost, or only not heard of: the next answer will tell
 
 
+@dataclass(eq=False)
+class Node:
+    """A machine of the cluster, and what it has in hand."""
+
+    id: str
+    name: str
+    door: tuple[str, int]  # where Ray listens on it
+    share: Share
+    slots: list[Slot] = field(default_factory=list)
+    tasks: dict[Any, Unit] = field(default_factory=dict)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it answers; Ray takes a while to tell."""
+        try:
+            socket.create_connection(self.door, timeout=REACH).close()
+        except OSError:
+            return False
+        return True
+
+
 class RayEngine:
     """Joins the Ray that this process has, or the cluster at `address`, or starts one of its own for the run."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._started = False
-        self._slots: list[Slot] = []
-        self._tasks: dict[Any, Unit] = {}
-        self._shares: Shares
+        self._nodes: dict[str, Node] = {}
+        self._looked = 0.0
+        self._where: dict[Any, tuple[Node, Slot | None]] = {}  # of calls under way
         self._stages: list[Stage] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        # Ray says what happens to workers on the standard output, whatever it is told; that is for results.
+        self._stack.enter_context(redirect_stdout(sys.stderr))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for slot in self._slots:
-            ray.kill(slot.handle)
-        for task in self._tasks:
-            ray.cancel(task, force=True)
-        if self._started:
-            ray.shutdown()
+        with self._stack:
+            for node in self._nodes.values():
+                self._let_go(node)
+            if self._started:
+                ray.shutdown()
 
     def run(self, schedule: Schedule, store: Store) -> None:
         self._connect()
         self._prepare(schedule)
+        told = time.monotonic()
         while not schedule.done:
+            self._look(schedule)
             self._dispatch(schedule, store)
-            waiting = [*self._tasks, *(ref for slot in self._slots for ref in self._refs(slot))]
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=10)
-            if not ready and not schedule.running:
-                schedule.listener(
-                    "waiting", stage="ray", items=0, why="no worker has started yet; is the cluster full?"
-                )
+            ready = self._wait()
             for ref in ready:
                 self._collect(ref, schedule)
+            if ready or schedule.running:
+                told = time.monotonic()
+            elif time.monotonic() - told > 10:
+                told = time.monotonic()
+                schedule.listener("waiting", stage="ray", items=0, why=self._waits_for(schedule))
+
+    def _wait(self) -> list[Any]:
+        """Calls that have ended, all of them as soon as one has."""
+        self._where = {ref: (node, slot) for node in self._nodes.values() for ref, slot in _calls(node)}
+        waiting = list(self._where)
+        if not waiting:
+            time.sleep(0.1)
+            return []
+        ready, others = ray.wait(waiting, num_returns=1, timeout=LOOK_EVERY)
+        if ready and others:
+            more, _ = ray.wait(others, num_returns=len(others), timeout=0)
+            ready += more
+        return ready
+
+    def _waits_for(self, schedule: Schedule) -> str:
+        if schedule.ready("actor") and not any(node.slots for node in self._nodes.values()):
+            return "no machine that embeds is left; waiting for one to join (Ctrl-C keeps what is done)"
+        return "no worker has started yet; is the cluster full?"
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -156,83 +166,139 @@ class RayEngine:
 
     def _prepare(self, schedule: Schedule) -> None:
         """Make actors, where there is first work for them; those that are there get the schedule's stages."""
-        embedding = schedule.has_work("actor")
         # Set up before there is a unit: it goes on while the first videos are decoded, what is wrong with weights is
         # known early, and a worker that dies of it is told from one that dies of a video.
         self._stages = [job.stage for job in schedule.jobs if job.stage.lane == "actor"]
-        if not self._slots:
-            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-            wants_gpu = any(job.stage.wants_gpu for job in schedule.jobs)
-            self._shares = share_out(
-                [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]],
-                int(resources.get("GPU", 0)) if wants_gpu else 0,
-                embedding=embedding,
-                decoding=schedule.has_work("task"),
-            )
+        for node in self._nodes.values():
+            for slot in node.slots:
+                slot.probe = slot.handle.ready.remote(self._stages)
+        self._looked = 0.0
+        self._look(schedule)
+
+    def _look(self, schedule: Schedule) -> None:
+        """Take in machines that have joined, let go of those that have left."""
+        if time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = {node["NodeID"]: node for node in every if node["Alive"]}
+        for gone in self._nodes.keys() - alive.keys():
+            self._lose(self._nodes[gone], schedule)
+        gpus = any(job.stage.wants_gpu for job in schedule.jobs) and any(_count(n, "GPU") for n in alive.values())
+        first = not self._nodes
+        for joined in alive.keys() - self._nodes.keys():
+            node = self._join(alive[joined], schedule, gpus)
+            if node and not first:
+                schedule.listener("joined", stage="ray", items=0, why=f"{node.name} has joined, and is used")
+        actors = sum(len(node.slots) for node in self._nodes.values())
+        schedule.lookahead = max(1, 2 * actors + sum(node.share.decoders for node in self._nodes.values()))
+
+    def _join(self, said: dict[str, Any], schedule: Schedule, gpus: bool) -> Node | None:
+        """Take in a machine; None where it does not answer (yet, or any more)."""
+        share = share_out(
+            _count(said, "CPU"),
+            _count(said, "GPU") if gpus else 0,
+            embedding=bool(self._stages),
+            decoding=schedule.has_work("task"),
+            gpus_elsewhere=gpus,
+        )
+        door = said["NodeManagerAddress"], said["NodeManagerPort"]
+        node = Node(said["NodeID"], said["NodeManagerHostname"], door, share)
+        if not node.is_there:
+            return None
+        for _ in range(share.actors):
             remote = ray.remote(Actor).options(
                 max_restarts=-1,
                 max_task_retries=0,
                 max_concurrency=IN_HAND,
-                num_cpus=self._shares.actor_cpus,
-                num_gpus=self._shares.actor_gpus,
+                num_cpus=share.actor_cpus,
+                num_gpus=share.actor_gpus,
+                scheduling_strategy=_on(node),
             )
-            handles: list[Any] = [remote.remote() for _ in range(self._shares.actors)]
-            self._slots = [Slot(handle, handle.ready.remote(self._stages)) for handle in handles]
-        else:
-            for slot in self._slots:
-                slot.probe = slot.handle.ready.remote(self._stages)
-        schedule.lookahead = 2 * len(self._slots) + self._shares.decoders
+            handle: Any = remote.remote()
+            node.slots.append(Slot(handle, handle.ready.remote(self._stages)))
+        self._nodes[node.id] = node
+        return node
+
+    def _lose(self, node: Node, schedule: Schedule) -> None:
+        """A machine has gone. What it had in hand is done elsewhere, and no item is to blame."""
+        del self._nodes[node.id]
+        units = [*node.tasks.values(), *(u for slot in node.slots for u in (*slot.units.values(), *slot.unsure))]
+        said = f"{node.name} has gone; {len(units)} shards that it had in hand are done elsewhere"
+        schedule.listener("gone", stage="ray", items=0, why=said)
+        self._let_go(node)
+        for unit in units:
+            schedule.release(unit)
+
+    def _let_go(self, node: Node) -> None:
+        for slot in node.slots:
+            ray.kill(slot.handle)
+        for task in node.tasks:
+            ray.cancel(task, force=True)
 
     def _dispatch(self, schedule: Schedule, store: Store) -> None:
+        nodes = list(self._nodes.values())
+        slots = [(node, slot) for node in nodes for slot in node.slots]
         for _ in range(IN_HAND):  # one each before any has two
-            for slot in self._slots:
-                self._fill(slot, schedule, store)
+            for node, slot in slots:
+                self._fill(node, slot, schedule, store)
+        busy, decoders = sum(len(node.tasks) for node in nodes), sum(node.share.decoders for node in nodes)
         # Where there are fewer units than cores for them, a unit uses several.
-        threads = max(1, self._shares.decoders // max(1, schedule.ready("task") + len(self._tasks)))
-        while len(self._tasks) < self._shares.decoders and (unit := schedule.next("task")):
-            remote = ray.remote(run_task).options(num_cpus=1, max_retries=0, name=unit.job.stage.name)
-            self._tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed(), threads)] = unit
+        threads = max(1, decoders // max(1, schedule.ready("task") + busy))
+        free = [node for node in nodes for _ in range(node.share.decoders - len(node.tasks))]
+        for node in sorted(free, key=lambda node: len(node.tasks) / node.share.decoders):
+            if not (unit := schedule.next("task")):
+                return
+            remote = ray.remote(run_task).options(
+                num_cpus=1, max_retries=0, name=unit.job.stage.name, scheduling_strategy=_on(node)
+            )
+            node.tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed(), threads)] = unit
 
-    def _fill(self, slot: Slot, schedule: Schedule, store: Store) -> None:
+    def _fill(self, node: Node, slot: Slot, schedule: Schedule, store: Store) -> None:
         if slot.probe or len(slot.units) >= IN_HAND or any(unit.alone for unit in slot.units.values()):
             return
         if unit := schedule.next("actor", idle=not slot.units):
-            threads = self._shares.threads if schedule.has_work("task") else self._shares.threads_alone
+            threads = node.share.threads if schedule.has_work("task") else node.share.threads_alone
             ref = slot.handle.run.remote(store, unit.job.stage, unit.items, unit.feed(), threads)
             slot.units[ref] = unit
 
-    def _refs(self, slot: Slot) -> list[Any]:
-        return [*slot.units, slot.probe] if slot.probe else list(slot.units)
-
     def _collect(self, ref: Any, schedule: Schedule) -> None:
-        slot = next((slot for slot in self._slots if ref in self._refs(slot)), None)
+        node, slot = self._where[ref]
+        if node.id not in self._nodes:
+            return  # it was lost in the meantime, and all that it had with it
         if slot and ref == slot.probe:
-            self._probed(slot, schedule)
+            self._probed(node, slot, schedule)
             return
-        unit = slot.units.pop(ref) if slot else self._tasks.pop(ref)
+        unit = slot.units[ref] if slot else node.tasks[ref]
         try:
-            schedule.finish(unit, ray.get(ref))
+            done = ray.get(ref)
         except RayTaskError as error:  # the code raised: its own exception, not the cluster's
             raise error.cause from error
         except RayError as error:
-            if slot is None:
-                schedule.lose(unit, DIED.format(type(error).__name__), time.time)
-                return
-            slot.unsure.append(unit)
-            slot.probe = slot.probe or slot.handle.ready.remote(self._stages)
+            if not node.is_there:
+                self._lose(node, schedule)
+            elif slot:
+                del slot.units[ref]
+                slot.unsure.append(unit)
+                slot.probe = slot.probe or slot.handle.ready.remote(self._stages)
+            else:
+                del node.tasks[ref]
+                schedule.lose(unit, DIED.format(type(error).__name__))
+        else:
+            del (slot.units if slot else node.tasks)[ref]
+            schedule.finish(unit, done)
 
-    def _probed(self, slot: Slot, schedule: Schedule) -> None:
+    def _probed(self, node: Node, slot: Slot, schedule: Schedule) -> None:
         """A restarting actor looks idle, so it gets work when it has answered; what it lost is charged if it died."""
-        why = ""
         try:
             life = ray.get(slot.probe)
         except RayTaskError as error:
             raise error.cause from error
         except RayError as error:
+            if not node.is_there:
+                self._lose(node, schedule)
+                return
             # Out of reach is how Ray also calls one that has died and will be started again: nobody knows yet.
-            life = None if isinstance(error, ActorUnavailableError) else ""
-            why = DIED.format(type(error).__name__)
             slot.silent_since = slot.silent_since or time.monotonic()
             if time.monotonic() - slot.silent_since > PATIENCE:
                 raise EngineError(
@@ -241,14 +307,29 @@ class RayEngine:
                 ) from error
             time.sleep(0.1)
             slot.probe = slot.handle.ready.remote(self._stages)
-        else:
-            slot.probe, slot.silent_since = None, None
-        if life is None:
             return
+        slot.probe, slot.silent_since = None, None
         unsure, slot.unsure = slot.unsure, []
         for unit in unsure:
             if life == slot.life:
                 schedule.release(unit)
             else:
-                schedule.lose(unit, why or DIED.format("it was started again"), time.time)
-        slot.life = life or slot.life
+                schedule.lose(unit, DIED.format("it was started again"))
+        slot.life = life
+
+
+def _calls(node: Node) -> Iterator[tuple[Any, Slot | None]]:
+    """References of all that a machine has in hand, and the actor that has it."""
+    yield from ((ref, None) for ref in node.tasks)
+    for slot in node.slots:
+        yield from ((ref, slot) for ref in slot.units)
+        if slot.probe:
+            yield slot.probe, slot
+
+
+def _count(node: dict[str, Any], resource: str) -> int:
+    return int(node["Resources"].get(resource, 0))
+
+
+def _on(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)

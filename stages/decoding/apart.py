@@ -37,6 +37,7 @@ class Apart:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
         self._bytes = 0
+        self.cpu = 0.0  # core-seconds of all its processes, but for those of answers that never came
 
     def decode(
         self, limits: Limits, path: str, segments: Sequence[tuple[float | None, float | None]], **how: Any
@@ -52,7 +53,9 @@ class Apart:
             try:
                 self._connection.send((seconds, {"path": path, "segments": segments, **how}))
                 if self._connection.poll(seconds + GRACE):
-                    answer: list[Clip | DecodeError] | DecodeError = self._connection.recv()
+                    answer: list[Clip | DecodeError] | DecodeError
+                    answer, cpu = self._connection.recv()
+                    self.cpu += cpu
                     if isinstance(answer, DecodeError):
                         if answer.failure == "out-of-memory":
                             self.close()  # what is left of it may be in pieces
@@ -118,6 +121,16 @@ class Apart:
 
 _APART = Apart()
 atexit.register(_APART.close)
+
+
+def cpu_seconds_apart() -> float:
+    """Core-seconds that were used for `decode_apart` so far."""
+    return _APART.cpu
+
+
+def most_seconds(limits: Limits) -> float:
+    """That `decode_apart` takes for one segment, whatever is in it."""
+    return TRIES * (limits.seconds + GRACE + START)
 
 
 def decode_apart(

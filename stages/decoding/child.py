@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,11 +24,13 @@ def serve(connection: "Connection[Any, Any]") -> None:
         except (EOFError, ConnectionError):
             return
         signal.setitimer(signal.ITIMER_REAL, seconds)  # kills, whatever library hangs
+        before = time.process_time()
         answer = _answer(request)
+        spent = time.process_time() - before
         try:
-            connection.send(answer)
+            connection.send((answer, spent))
         except MemoryError:
-            connection.send(_out_of_memory(request))
+            connection.send((_out_of_memory(request), spent))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

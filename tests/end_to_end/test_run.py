@@ -252,7 +252,7 @@ def test_scores_that_are_lost_end_the_run_and_are_computed_by_the_next(project, 
     def run(self, schedule, store):
         if any(job.stage.name == "similarity" for job in schedule.jobs):
             while True:
-                schedule.lose(schedule.next("actor"), "its worker died (test)", lambda: 0.0)
+                schedule.lose(schedule.next("actor"), "its worker died (test)")
         real(self, schedule, store)
 
     monkeypatch.setattr(InlineEngine, "run", run)

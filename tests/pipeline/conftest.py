@@ -95,10 +95,10 @@ def chain(store, items, first=None, second=None):
 
 
 def recorder(store):
-    def record(unit, why):
+    def record(unit, failure, why):
         stage = unit.job.stage
         with ShardWriter(store, stage.name, stage.identity.key, unit.items, stage.schema) as writer:
-            writer.write(failed_table(stage.schema, unit.items, "crashed", why))
+            writer.write(failed_table(stage.schema, unit.items, Outcome(FAILED, failure, why)))
         return writer.shard
 
     return record

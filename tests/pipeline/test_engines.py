@@ -80,7 +80,7 @@ def test_a_run_without_use_for_a_gpu_takes_none(pipeline, ray_session, tmp_path)
 
     engine = RayEngine("local")
     run(pipeline, engine, Store(str(tmp_path)), ["a", "b"])
-    assert engine._shares.actor_gpus == 0
+    assert all(node.share.actor_gpus == 0 for node in engine._nodes.values())
 
 
 def test_a_stage_that_kills_its_worker_as_it_is_set_up_ends_the_run(pipeline, ray_session, tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_an_address_where_nobody_listens_is_said_at_once():
 
 def test_an_actor_lets_go_of_stages_that_are_over(pipeline):
     """A gallery or a model is large: two of them would break what `score.memory` promises."""
-    from clip2video_pipe.pipeline.engines.ray_engine import Actor
+    from clip2video_pipe.pipeline.engines.carriers import Actor
 
     first, second = pipeline.Doubling(), pipeline.Second()
     actor = Actor()

@@ -26,7 +26,7 @@ def make(pipeline, tmp_path):
             jobs[0].missing = first_missing
             there = [item for item in items if item not in first_missing]
             jobs[0].places.add(Shard("there", len(there), (), Stamp(1, 2)), there)
-        return Schedule(jobs, shard_items, lambda unit, why: done(unit).shard, lookahead=lookahead)
+        return Schedule(jobs, shard_items, lambda unit, failure, why: done(unit).shard, lookahead=lookahead)
 
     return schedule
 
@@ -85,7 +85,7 @@ def test_the_item_that_kills_its_worker_is_found_and_the_others_are_kept(make):
         unit = schedule.next("task")
         if "c" in unit.items:
             lost.append(unit.items)
-            schedule.lose(unit, "died", lambda: 0.0)
+            schedule.lose(unit, "died")
         else:
             kept |= set(unit.items)
             schedule.finish(unit, done(unit))
@@ -96,7 +96,7 @@ def test_the_item_that_kills_its_worker_is_found_and_the_others_are_kept(make):
 def test_a_suspect_gets_a_worker_that_has_nothing_else(make):
     schedule = make(list("abcd"), 2)
     unit = schedule.next("task")
-    schedule.lose(unit, "died", lambda: 0.0)
+    schedule.lose(unit, "died")
     assert schedule.next("task", idle=False) is None
     assert schedule.next("task", idle=True) is unit
 
@@ -121,7 +121,7 @@ def test_what_never_started_is_not_charged(make):
 def test_what_belongs_together_shares_a_unit_up_to_twice_its_size(pipeline, tmp_path, items, expected):
     _, jobs = pipeline.chain(Store(str(tmp_path)), items)
     jobs[0].together = lambda item: item[0]
-    schedule = Schedule(jobs, 2, lambda unit, why: done(unit).shard, lookahead=9)
+    schedule = Schedule(jobs, 2, lambda unit, failure, why: done(unit).shard, lookahead=9)
     units = []
     while unit := schedule.next("task"):
         units.append(unit.items)
