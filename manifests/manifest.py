@@ -113,9 +113,13 @@ def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
     info = store.read_json(ROOT, stage, manifest_hash, NAME)
     if not isinstance(info, dict) or info.pop("digest", None) != keys.digest(info):
         return None
-    if store.stamp(ROOT, stage, manifest_hash, str(info["items"])) is None:
-        return None
-    return Manifest(store, stage, manifest_hash, info)
+    manifest = Manifest(store, stage, manifest_hash, info)
+    if store.stamp(ROOT, stage, manifest_hash, info["items"]) != Stamp(*info["items_stamp"]):
+        try:
+            manifest.items  # noqa: B018 - it checks itself: it was changed, or copied
+        except Damaged:
+            return None
+    return manifest
 
 
 def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: Places) -> Manifest:
@@ -160,6 +164,7 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
             "errors": dict(sorted(errors.items(), key=str)),
         },
         "items": name,
+        "items_stamp": store.stamp(*folder, name),
         "shards": {
             name: {"bytes": said.stamp.size, "modified": said.stamp.modified, "rows": said.rows}
             for name, said in shards.items()
