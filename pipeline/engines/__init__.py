@@ -23,7 +23,7 @@ class Engine(Protocol):
 
 
 @contextmanager
-def workers(name: str, address: str) -> Iterator[Callable[[Schedule, Store], None]]:
+def workers(name: str, address: str, ship_code: bool = False) -> Iterator[Callable[[Schedule, Store], None]]:
     """A function that runs a schedule on the engine of this name, which is started when there is first work."""
     with ExitStack() as stack:
         started: list[Engine] = []
@@ -32,17 +32,17 @@ def workers(name: str, address: str) -> Iterator[Callable[[Schedule, Store], Non
             if schedule.done:
                 return
             if not started:
-                started.append(stack.enter_context(_make_engine(name, address)))
+                started.append(stack.enter_context(_make_engine(name, address, ship_code)))
             started[0].run(schedule, store)
 
         yield run
 
 
-def _make_engine(name: str, address: str) -> Engine:
+def _make_engine(name: str, address: str, ship_code: bool) -> Engine:
     if name == "inline":
         from clip2video_pipe.pipeline.engines.inline import InlineEngine
 
         return InlineEngine()
     from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
 
-    return RayEngine(address)
+    return RayEngine(address, ship_code)

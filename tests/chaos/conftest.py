@@ -53,6 +53,16 @@ class Host:
                 found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
         return found
 
+    def freeze(self, title: str) -> bool:
+        """Whether a Ray worker is at work on this, which from now on it never finishes."""
+        for pid, command in self.processes().items():
+            if command.startswith(title):
+                os.kill(pid, signal.SIGSTOP)
+                if self.processes().get(pid, "").startswith(title):
+                    return True
+                os.kill(pid, signal.SIGCONT)  # it had finished meanwhile
+        return False
+
     def cut_off(self):
         subprocess.run(["ip", "-n", self.space, "link", "set", "wire", "down"], check=True)
 
@@ -107,10 +117,14 @@ def hosts(home):
         yield head, worker
 
 
-def wait_until(happened, seconds: float, what: str):
-    """The first answer of `happened` that is true."""
-    until = time.monotonic() + seconds
-    while not (answer := happened()):
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
-    return answer
+@pytest.fixture
+def wait_until():
+    """A function that waits until something has happened, and fails when that takes longer than so many seconds."""
+
+    def wait(happened, seconds: float, what: str):
+        until = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < until, f"{what}: not within {seconds} s"
+            time.sleep(0.01)
+
+    return wait

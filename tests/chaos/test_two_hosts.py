@@ -1,0 +1,84 @@
+"""A cluster of two hosts with addresses of their own, one of which is cut off while it works."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from clip2video_pipe.manifests.manifest import load
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.stages.datasets.shapes import write_clips
+
+HEAD = "10.77.0.1:6379"
+SIZE = ["--num-cpus=2", "--num-gpus=1"]  # pretended, so that each host gets an actor
+CONFIG = """\
+name: two-hosts
+dataset: {{kind: table, path: {clips}/clips.jsonl, root: {clips}}}
+model: {{preset: tiny, seed: 0}}
+sampling: {{max_frames: 4}}
+run: {{shard_items: 1, engine: inline}}
+store: {store}
+"""
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    write_clips(folder, 60, 0, seconds=1.0, size=(96, 64), fps=10)
+    return folder
+
+
+def command(folder, clips, *words, python=sys.executable):
+    """A run whose store lies below `folder`."""
+    folder.mkdir(exist_ok=True)
+    config = folder / "two.yaml"
+    config.write_text(CONFIG.format(clips=clips, store=folder / "artifacts"))
+    return [python, "-m", "clip2video_pipe.pipeline.cli", "run", config, "--json", *words]
+
+
+def tables(folder, result):
+    store = Store(str(folder / "artifacts"))
+    return {s["stage"]: load(store, s["stage"], s["manifest"]).table().to_pylist() for s in result["stages"]}
+
+
+def working(host, *titles):
+    """Whether workers of the host are in the middle of each of these, and stay so."""
+    left = set(titles)
+
+    def look():
+        left.difference_update([title for title in left if host.freeze(title)])
+        return not left
+
+    return look
+
+
+@pytest.mark.parametrize("joins", ["before", "meanwhile"])
+def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips, tmp_path, joins):
+    head, worker = hosts
+    head.ray("--head", "--port=6379", "--include-dashboard=false", *SIZE)
+    if joins == "before":
+        worker.ray(f"--address={HEAD}", *SIZE)
+    words = ["--engine", "ray", "--address", HEAD]
+    run = head.popen(
+        *command(tmp_path / "cluster", clips, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if joins == "meanwhile":
+        wait_until(lambda: list(tmp_path.glob("cluster/artifacts/frames/*/*.parquet")), 30, "the first shard")
+        worker.ray(f"--address={HEAD}", *SIZE)
+    wait_until(working(worker, "ray::frames", "ray::Actor.run"), 30, "a decoder and an actor at work on the worker")
+    assert run.poll() is None
+    worker.cut_off()
+    try:
+        out, err = run.communicate(timeout=45)
+    finally:
+        run.kill()
+    assert run.returncode == 0, err
+    result = json.loads(out)
+    assert result["metrics"]["coverage"]["videos"] == {"asked": 60, "ok": 60, "failed": 0, "errors": {}}
+    assert sum(stage["failed"] for stage in result["stages"]) == 0
+    done = subprocess.run(command(tmp_path / "here", clips), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone = json.loads(done.stdout)
+    assert result["metrics"] == alone["metrics"]
+    assert tables(tmp_path / "cluster", result) == tables(tmp_path / "here", alone)
