@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-RAY = Path(sys.executable).parent / "ray"
+RAY = "from ray.scripts.scripts import main; main()"
 PORTS = "--min-worker-port=20002 --max-worker-port=20999 --node-manager-port=20000 --object-manager-port=20001".split()
 SIZES = ["--object-store-memory=100000000", "--disable-usage-stats"]
 FAST_TO_NOTICE = {
@@ -36,11 +36,11 @@ class Host:
         command = ["ip", "netns", "exec", self.space, *map(str, words)]
         return subprocess.Popen(command, env=self.environment, **how)
 
-    def ray(self, *words):
+    def ray(self, *words, python=sys.executable):
         """`ray start`, which leaves the node's processes running in the namespace."""
         folder = self.environment["RAY_TMPDIR"]
         told = [*words, f"--node-ip-address={self.address}", f"--temp-dir={folder}", *PORTS, *SIZES]
-        with self.popen(RAY, "start", *told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as started:
+        with self.popen(python, "-c", RAY, "start", *told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as started:
             said, _ = started.communicate(timeout=60)
         assert started.returncode == 0, said
 

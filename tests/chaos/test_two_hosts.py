@@ -12,6 +12,7 @@ from clip2video_pipe.stages.datasets.shapes import write_clips
 
 HEAD = "10.77.0.1:6379"
 SIZE = ["--num-cpus=2", "--num-gpus=1"]  # pretended, so that each host gets an actor
+VIDEOS = 120  # a run of about ten seconds
 CONFIG = """\
 name: two-hosts
 dataset: {{kind: table, path: {clips}/clips.jsonl, root: {clips}}}
@@ -25,16 +26,16 @@ store: {store}
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    write_clips(folder, 60, 0, seconds=1.0, size=(96, 64), fps=10)
+    write_clips(folder, VIDEOS, 0, seconds=1.0, size=(96, 64), fps=10)
     return folder
 
 
-def command(folder, clips, *words, python=sys.executable):
+def command(folder, clips, *words):
     """A run whose store lies below `folder`."""
     folder.mkdir(exist_ok=True)
     config = folder / "two.yaml"
     config.write_text(CONFIG.format(clips=clips, store=folder / "artifacts"))
-    return [python, "-m", "clip2video_pipe.pipeline.cli", "run", config, "--json", *words]
+    return [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "run", config, "--json", *words]
 
 
 def tables(folder, result):
@@ -42,11 +43,22 @@ def tables(folder, result):
     return {s["stage"]: load(store, s["stage"], s["manifest"]).table().to_pylist() for s in result["stages"]}
 
 
-def working(host, *titles):
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, clips):
+    """Metrics and tables of a run in one process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(command(folder, clips), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    return result["metrics"], tables(folder, result)
+
+
+def working(run, host, *titles):
     """Whether workers of the host are in the middle of each of these, and stay so."""
     left = set(titles)
 
     def look():
+        assert run.poll() is None, "the run ended before"
         left.difference_update([title for title in left if host.freeze(title)])
         return not left
 
@@ -54,31 +66,25 @@ def working(host, *titles):
 
 
 @pytest.mark.parametrize("joins", ["before", "meanwhile"])
-def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips, tmp_path, joins):
+def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips, undisturbed, tmp_path, joins):
     head, worker = hosts
     head.ray("--head", "--port=6379", "--include-dashboard=false", *SIZE)
     if joins == "before":
         worker.ray(f"--address={HEAD}", *SIZE)
-    words = ["--engine", "ray", "--address", HEAD]
-    run = head.popen(
-        *command(tmp_path / "cluster", clips, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    if joins == "meanwhile":
-        wait_until(lambda: list(tmp_path.glob("cluster/artifacts/frames/*/*.parquet")), 30, "the first shard")
-        worker.ray(f"--address={HEAD}", *SIZE)
-    wait_until(working(worker, "ray::frames", "ray::Actor.run"), 30, "a decoder and an actor at work on the worker")
-    assert run.poll() is None
-    worker.cut_off()
-    try:
-        out, err = run.communicate(timeout=45)
-    finally:
-        run.kill()
+    words = command(tmp_path, clips, "--engine", "ray", "--address", HEAD)
+    with head.popen(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            if joins == "meanwhile":
+                wait_until(lambda: list(tmp_path.glob("artifacts/frames/*/*.parquet")), 30, "the first shard")
+                worker.ray(f"--address={HEAD}", *SIZE)
+            at_work = working(run, worker, "ray::frames", "ray::Actor.run")
+            wait_until(at_work, 30, "a decoder and an actor at work on the worker")
+            worker.cut_off()
+            out, err = run.communicate(timeout=45)
+        finally:
+            run.kill()
     assert run.returncode == 0, err
     result = json.loads(out)
-    assert result["metrics"]["coverage"]["videos"] == {"asked": 60, "ok": 60, "failed": 0, "errors": {}}
+    assert result["metrics"]["coverage"]["videos"] == {"asked": VIDEOS, "ok": VIDEOS, "failed": 0, "errors": {}}
     assert sum(stage["failed"] for stage in result["stages"]) == 0
-    done = subprocess.run(command(tmp_path / "here", clips), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    alone = json.loads(done.stdout)
-    assert result["metrics"] == alone["metrics"]
-    assert tables(tmp_path / "cluster", result) == tables(tmp_path / "here", alone)
+    assert (result["metrics"], tables(tmp_path, result)) == undisturbed
