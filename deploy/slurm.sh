@@ -8,6 +8,7 @@
 #SBATCH --gpus-per-node=1          # change, or leave out
 #SBATCH --time=12:00:00            # change
 #SBATCH --requeue                  # pre-empted or its head lost: it starts again, and goes on where it was
+#SBATCH --no-kill                  # a worker lost: its units are done by the others
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120        # before the time is up: it stops in order, and queues again
 set -euo pipefail
@@ -28,6 +29,7 @@ steps=()
 driver=
 again=
 
+# shellcheck disable=SC2317  # the trap calls it
 stop() {
     trap '' TERM INT USR1
     [[ -z $driver ]] || kill -TERM "$driver" 2>/dev/null || true
@@ -50,12 +52,12 @@ for _ in {1..120}; do
     sleep 0.5
 done
 if ((${#nodes[@]} > 1)); then
-    srun --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" --kill-on-bad-exit=0 \
+    srun --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" --no-kill --kill-on-bad-exit=0 \
         ray start --address="$address" --num-cpus="$cpus" --block &
     steps+=($!)
 fi
 
-# Beside this shell, which only so hears signals at once. Workers that come later are taken in while it runs.
+# Beside this shell, which only so hears signals at once.
 clip2video-pipe run "$config" --address "$address" "$@" &
 driver=$!
 code=0

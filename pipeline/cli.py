@@ -172,7 +172,11 @@ def make_clips(
 
 
 def _load(path: Path, overrides: Sequence[str] | None, engine: str | None, address: str | None = None) -> Config:
-    said = [f"run.{key}={json.dumps(value)}" for key, value in (("engine", engine), ("address", address)) if value is not None]
+    said = [
+        f"run.{key}={json.dumps(value)}"
+        for key, value in (("engine", engine), ("address", address))
+        if value is not None
+    ]
     return load_config(path, [*(overrides or []), *said])
 
 

@@ -40,7 +40,9 @@ class Host:
         """`ray start`, which leaves the node's processes running in the namespace."""
         folder = self.environment["RAY_TMPDIR"]
         told = [*words, f"--node-ip-address={self.address}", f"--temp-dir={folder}", *PORTS, *SIZES]
-        with self.popen(python, "-c", RAY, "start", *told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as started:
+        with self.popen(
+            python, "-c", RAY, "start", *told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as started:
             said, _ = started.communicate(timeout=60)
         assert started.returncode == 0, said
 
