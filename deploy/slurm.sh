@@ -1,5 +1,5 @@
 #!/bin/bash
-# One run on a Slurm cluster:  sbatch deploy/slurm.sh my.yaml [options of `clip2video-pipe run`]
+# One run on a Slurm cluster:  sbatch deploy/slurm.sh my.yaml   (and options of run, such as --set embed.device=cuda)
 # The config's store, videos and weights have to be on a disk that all nodes see (or s3://). Change what is marked.
 #SBATCH --job-name=clip2video
 #SBATCH --nodes=2                  # change

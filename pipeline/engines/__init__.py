@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.engines.shipping import code_is_there
 from clip2video_pipe.pipeline.schedule import Schedule
 
 
@@ -33,7 +34,8 @@ def workers(name: str, address: str, ship_code: bool = False) -> Iterator[Callab
                 return
             if not started:
                 started.append(stack.enter_context(_make_engine(name, address, ship_code)))
-            started[0].run(schedule, store)
+            with code_is_there():
+                started[0].run(schedule, store)
 
         yield run
 

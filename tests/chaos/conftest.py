@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 
 RAY = "from ray.scripts.scripts import main; main()"
-PORTS = "--min-worker-port=20002 --max-worker-port=20999 --node-manager-port=20000 --object-manager-port=20001".split()
+PORTS = [
+    "--min-worker-port=20002",
+    "--max-worker-port=20999",
+    "--node-manager-port=20000",
+    "--object-manager-port=20001",
+]
 SIZES = ["--object-store-memory=100000000", "--disable-usage-stats"]
 FAST_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "500",

@@ -63,7 +63,7 @@ def slurm(hosts, tmp_path):
 
 
 def test_it_stops_before_its_time_is_up_and_goes_on_when_it_is_started_again(slurm, hosts, wait_until, tmp_path):
-    write_clips(tmp_path, 60, 0, seconds=1.0, size=(96, 64), fps=10)
+    write_clips(tmp_path, 40, 0, seconds=1.0, size=(96, 64), fps=10)
     config = tmp_path / "my.yaml"
     config.write_text(
         f"{{name: slurm, dataset: {{kind: table, path: {tmp_path}/clips.jsonl, root: {tmp_path}}}, "
@@ -90,4 +90,4 @@ def test_it_stops_before_its_time_is_up_and_goes_on_when_it_is_started_again(slu
     assert not (tmp_path / "requeued").exists()
     [summary] = tmp_path.glob("artifacts/runs/slurm/*/run.json")
     frames = next(stage for stage in json.loads(summary.read_text())["stages"] if stage["stage"] == "frames")
-    assert frames["reused"] > 0 and frames["reused"] + frames["computed"] == 60
+    assert frames["reused"] > 0 and frames["reused"] + frames["computed"] == 40
