@@ -16,8 +16,8 @@ def test_commands_of_the_pipeline(path, said, parsed):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_ray_start(path, said, parsed):
-    for words in said("ray start", path.read_text()):
+def test_commands_of_ray(path, said, parsed):
+    for words in said("ray (?:start|up|down|exec|rsync-up)", path.read_text()):
         if "--" in words:
             parsed(words.replace('"$cpus"', "1").replace('"$port"', "1"))
 
