@@ -80,7 +80,7 @@ def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips,
             at_work = working(run, worker, "ray::frames", "ray::Actor.run")
             wait_until(at_work, 30, "a decoder and an actor at work on the worker")
             worker.cut_off()
-            out, err = run.communicate(timeout=45)
+            out, err = run.communicate(timeout=90)
         finally:
             run.kill()
     assert run.returncode == 0, err
