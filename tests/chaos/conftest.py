@@ -74,9 +74,12 @@ class Host:
         subprocess.run(["ip", "-n", self.space, "link", "set", "wire", "down"], check=True)
 
     def end(self):
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 5
+        while (left := self.processes()) and time.monotonic() < until:  # they may start others as they end
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
         subprocess.run(["ip", "netns", "del", self.space], capture_output=True, check=False)
 
 
