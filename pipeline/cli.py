@@ -61,6 +61,10 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDR", help="A running Ray cluster, such as host:6379; overrides run.address."),
+]
 
 
 @app.command()
@@ -69,6 +73,7 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
     engine: EngineName = None,
+    address: Address = None,
     allow_gaps: Annotated[
         bool,
         typer.Option(
@@ -80,7 +85,7 @@ def run(
 
     Exit code 3: more videos failed than run.max_failure_rate, or a strict config's dataset has gaps.
     """
-    loaded = _load(config, overrides, engine)
+    loaded = _load(config, overrides, engine, address)
     with Reporter(Console(stderr=True, quiet=as_json)) as reporter:
         result = run_config(loaded, reporter)
     if as_json:
@@ -166,8 +171,13 @@ def make_clips(
     typer.echo(f"{count} clips, captions in {table}")
 
 
-def _load(path: Path, overrides: Sequence[str] | None, engine: str | None) -> Config:
-    return load_config(path, [*(overrides or []), *([f"run.engine={engine}"] if engine else [])])
+def _load(path: Path, overrides: Sequence[str] | None, engine: str | None, address: str | None = None) -> Config:
+    said = [
+        f"run.{key}={json.dumps(value)}"
+        for key, value in (("engine", engine), ("address", address))
+        if value is not None
+    ]
+    return load_config(path, [*(overrides or []), *said])
 
 
 def _planned(made: Plan) -> list[dict[str, Any]]:

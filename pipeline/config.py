@@ -261,6 +261,11 @@ def _check_sense(config: Config, source: _Source) -> None:
             raise wrong(key, f"is {value}; {model.preset} has {size.context_length} positions")
     if config.run.engine == "inline" and config.run.address != "local":
         raise wrong(("run", "address"), f"is {config.run.address!r}, but the inline engine runs here; use engine 'ray'")
+    if config.run.ship_code and config.run.address == "local":
+        raise wrong(
+            ("run", "ship_code"),
+            "is true, but run.address is 'local', where the code is already; give a cluster's address, or leave it out",
+        )
     dataset, score = config.dataset, config.score
     _check_addresses(dataset, wrong)
     if isinstance(dataset, ProtocolDataset) and dataset.split not in protocol(dataset.kind).splits:

@@ -81,7 +81,7 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
         dropped: set[str] = set()
         while True:
             try:
-                with workers(config.run.engine, config.run.address) as compute:
+                with workers(config.run.engine, config.run.address, config.run.ship_code) as compute:
                     return _run(plan, compute, log, listen, run_parts)
             except Damaged as found:
                 if str(found) in dropped:

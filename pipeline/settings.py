@@ -146,7 +146,8 @@ class ScoreSettings(Settings):
 
 
 class RunSettings(Settings):
-    address: str = "local"  # of a Ray cluster; local: one of our own, on this machine
+    address: str = Field(default="local", min_length=1)  # of a Ray cluster; local: one of our own, on this machine
+    ship_code: bool = False  # send this package to the workers of a cluster that has its dependencies but not itself
     engine: Literal["ray", "inline"] = "ray"
     shard_items: int = Field(default=64, ge=1)
     max_failure_rate: float = Field(default=0.05, ge=0, le=1)  # of the videos

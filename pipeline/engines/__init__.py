@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.engines.shipping import code_is_there
 from clip2video_pipe.pipeline.schedule import Schedule
 
 
@@ -23,7 +24,7 @@ class Engine(Protocol):
 
 
 @contextmanager
-def workers(name: str, address: str) -> Iterator[Callable[[Schedule, Store], None]]:
+def workers(name: str, address: str, ship_code: bool = False) -> Iterator[Callable[[Schedule, Store], None]]:
     """A function that runs a schedule on the engine of this name, which is started when there is first work."""
     with ExitStack() as stack:
         started: list[Engine] = []
@@ -32,17 +33,18 @@ def workers(name: str, address: str) -> Iterator[Callable[[Schedule, Store], Non
             if schedule.done:
                 return
             if not started:
-                started.append(stack.enter_context(_make_engine(name, address)))
-            started[0].run(schedule, store)
+                started.append(stack.enter_context(_make_engine(name, address, ship_code)))
+            with code_is_there():
+                started[0].run(schedule, store)
 
         yield run
 
 
-def _make_engine(name: str, address: str) -> Engine:
+def _make_engine(name: str, address: str, ship_code: bool) -> Engine:
     if name == "inline":
         from clip2video_pipe.pipeline.engines.inline import InlineEngine
 
         return InlineEngine()
     from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
 
-    return RayEngine(address)
+    return RayEngine(address, ship_code)

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.engines.carriers import Actor, run_task
 from clip2video_pipe.pipeline.engines.shares import Share, share_out
+from clip2video_pipe.pipeline.engines.shipping import runtime_env
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.schedule import Schedule, Unit
 from clip2video_pipe.stages.base import Stage
@@ -82,8 +83,9 @@ class Node:
 class RayEngine:
     """Joins the Ray that this process has, or the cluster at `address`, or starts one of its own for the run."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, ship_code: bool = False) -> None:
         self._address = address
+        self._ship_code = ship_code
         self._started = False
         self._nodes: dict[str, Node] = {}
         self._looked = 0.0
@@ -151,6 +153,7 @@ class RayEngine:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False if self._address == "local" else None,
+                runtime_env=runtime_env(self._ship_code),
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             if self._address == "local":

@@ -75,6 +75,13 @@ def test_status_without_a_run(project):
         (["plan", "{config}", "--set", "nam=x"], "did you mean 'name'"),
         (["plan", "{config}", "--engine", "slurm"], "'ray' or 'inline'"),
         (["run", "{config}", "--set", "run.address=auto"], "inline engine runs here"),
+        (
+            ["run", "{config}", "--address", "host:6379"],
+            "--set run.address: run.address: is 'host:6379', but the inline",
+        ),
+        (["run", "{config}", "--address", ""], "run.address: is ''; string should have at least 1"),
+        (["run", "{config}", "--engine", "ray", "--address", "127.0.0.1:1"], "nobody answers at '127.0.0.1:1'"),
+        (["run", "{config}", "--set", "run.ship_code=true"], "run.ship_code: is true, but run.address is 'local'"),
         (["run", "{config}", "--set", "store=s4://x/y"], "store 's4://x/y' cannot be opened"),
         (["run", "{config}", "--set", "store={config}"], "is not a folder"),
         (["make-clips", "{config}"], "make-clips"),
