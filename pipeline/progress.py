@@ -124,7 +124,7 @@ class Reporter:
             state.failed += sum((errors or {}).values())
             state.began = min(state.began, began)
             self._show(stage, state)
-        elif event in ("waiting", "damaged"):
+        elif event in ("waiting", "damaged", "joined", "gone"):
             self.say(why)
         elif event == "lost":
             self.say(f"{stage}: lost {items} items, {why}; trying again")

@@ -19,6 +19,7 @@ import pytest
 from clip2video_pipe.manifests import retries, store
 
 GOLDEN = Path(__file__).parent / "golden"
+SITE = Path(__file__).parent / "chaos" / "site"
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
 
@@ -55,13 +56,19 @@ def media():
 
 @pytest.fixture(scope="session")
 def ray_session(home):
-    """One local Ray for all tests that need one: the engine uses the one that is there."""
+    """One local Ray for all tests that need one: the engine uses the one that is there.
+
+    Its workers have the faults that the file says which is in CHAOS_FILE; mostly it says nothing.
+    """
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["CHAOS_FILE"] = str(home / "chaos.json")
+    os.environ["PYTHONPATH"] = str(SITE)
     # The GPUs are pretended: Ray hands them out, and torch does not see them.
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address="local", num_cpus=2, num_gpus=2, **quiet)
+    del os.environ["PYTHONPATH"], os.environ["CHAOS_FILE"]
     yield ray
     ray.shutdown()
 

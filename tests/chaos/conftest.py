@@ -10,6 +10,7 @@ import pytest
 
 from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.cli import main
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
 HERE = Path(__file__).parent
@@ -93,6 +94,13 @@ class Corpus:
         assert code == 0, out
         return self.result()
 
+    def some(self, count, *more):
+        """A table of the first so many clips, and of more rows."""
+        rows = [json.loads(line) for line in (self.clips / "clips.jsonl").read_text().splitlines()][:count]
+        table = self.folder / "rows.jsonl"
+        table.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]))
+        return table
+
     def result(self):
         """What the newest run that was finished says."""
         newest = max(self.store.glob("runs/chaos/*/run.json"))
@@ -131,12 +139,16 @@ def corpus(tmp_path, chaos_clips, warm):
 
 
 @pytest.fixture
-def with_faults(monkeypatch):
-    """A function that gives Ray workers started from here on the faults that it is given."""
+def on_ray(ray_session, home, capsys):
+    """A function that runs a corpus' config on Ray, whose workers have these faults: exit code, output, messages."""
+    file = home / "chaos.json"
 
-    def put(*specs):
-        monkeypatch.setenv("CHAOS", json.dumps(specs))
-        folders = [str(HERE / "site"), os.environ.get("PYTHONPATH")]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
+    def run(corpus, *words, chaos=()):
+        file.write_text(json.dumps(chaos))
+        capsys.readouterr()
+        code = main(["run", str(corpus.config), "--engine", "ray", *words])
+        out, messages = capsys.readouterr()
+        return code, out, messages
 
-    return put
+    yield run
+    file.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def child(ask):
     for handle in (1, 2):
         os.dup2(out, handle)
     os.close(0)
-    sitecustomize.install(ask["chaos"])
+    sitecustomize.install(lambda: ask["chaos"])
     code = cli.main(ask["argv"])
     sys.stdout.flush()
     os._exit(code)

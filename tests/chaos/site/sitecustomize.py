@@ -1,6 +1,6 @@
 """Python imports this at its start where the folder is on PYTHONPATH: so the workers of a cluster have faults, too.
 
-What has to happen is said in the environment: CHAOS is JSON, a list of `{"at", "do", "nth", "once"}`.
+What has to happen is said in the file that CHAOS_FILE names: JSON, a list of `{"at", "do", "nth", "once"}`.
 """
 
 import json
@@ -16,8 +16,9 @@ def fault(name, spec, counts):
 
     if not re.search(spec["at"], name):
         return
-    counts[spec["at"]] = counts.get(spec["at"], 0) + 1
-    if counts[spec["at"]] != spec.get("nth", 1) and spec.get("nth") != "every":
+    key = json.dumps(spec)
+    counts[key] = counts.get(key, 0) + 1
+    if counts[key] != spec.get("nth", 1) and spec.get("nth") != "every":
         return
     if spec.get("once"):
         try:
@@ -41,16 +42,25 @@ def fault(name, spec, counts):
 
 
 def install(specs):
+    """Have these faults from now on; `specs` gives them each time."""
     from clip2video_pipe.manifests import faults
 
     counts = {}
 
     def hook(name):
-        for spec in specs:
+        for spec in specs():
             fault(name, spec, counts)
 
     faults.hook = hook
 
 
-if os.environ.get("CHAOS"):
-    install(json.loads(os.environ["CHAOS"]))
+def said_by(path):
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY)) as file:
+            return json.loads(file.read() or "[]")
+    except FileNotFoundError:
+        return []
+
+
+if os.environ.get("CHAOS_FILE"):
+    install(lambda: said_by(os.environ["CHAOS_FILE"]))
