@@ -1,0 +1,184 @@
+"""How what carries the work grows with it: `make bench-scale`. A million items that cost nothing to compute; minutes.
+
+Exit code 1 where a figure falls short of `docs/reliability.md`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import made_up
+from benchmarks.ratios import Ratio, conclude
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.stages.datasets.shapes import write_clips
+
+WINDOW = 1000  # shards that driver time and memory are looked at over
+CLIPS = 128
+
+
+def driver_memory() -> float:
+    """Megabytes that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Watch:
+    """A listener that notes this process's core-seconds and memory after each window of finished shards."""
+
+    def __init__(self) -> None:
+        self.shards = 0
+        self.marks = [(0, time.process_time(), driver_memory())]
+
+    def __call__(self, event: str, **said: Any) -> None:
+        if event == "finished":
+            self.shards += 1
+            if self.shards % WINDOW == 0:
+                self.marks.append((self.shards, time.process_time(), driver_memory()))
+
+    def milliseconds(self, first: int, last: int) -> float:
+        """Of the driver for a shard, between two marks."""
+        return 1000 * (self.marks[last][1] - self.marks[first][1]) / (self.marks[last][0] - self.marks[first][0])
+
+
+def compute(store: Store, items: list[str]) -> tuple[float, Watch]:
+    """Seconds of a run of both stages on Ray, planning and commits included; start-up of Ray is not."""
+    import ray
+
+    from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
+
+    ray.cloudpickle.register_pickle_by_value(made_up)
+    watch = Watch()
+    with RayEngine("local") as engine:
+        engine._connect()
+        began = time.perf_counter()
+        both = made_up.steps(store, items)
+        work = made_up.schedule(store, both, watch)
+        engine.run(work, store)
+        seconds = time.perf_counter() - began
+    assert all(step.manifest and step.manifest.counts["ok"] == len(items) for step in both)
+    return seconds, watch
+
+
+def in_its_own_process(*words: str) -> dict[str, float]:
+    """What a part of this file prints, run by itself, so that its memory is its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scale", *words], capture_output=True, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def plan(folder: str, count: int) -> None:
+    """Print the seconds and the peak megabytes of planning so many items whose manifests are there."""
+    items = made_up.item_keys(count)
+    before = time.perf_counter()
+    both = made_up.steps(Store(folder), items)
+    missing = [len(step.missing) for step in both]
+    assert missing == [0, 0] and all(step.cached for step in both)
+    seconds = time.perf_counter() - before
+    print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
+
+
+def run(folder: str, count: int) -> None:
+    """Print the seconds, driver milliseconds a shard and megabytes of a run that brings the store to so many items."""
+    seconds, watch = compute(Store(folder), made_up.item_keys(count))
+    said = {"seconds": seconds, "shards": watch.shards}
+    if len(watch.marks) > 3:
+        middle = len(watch.marks) // 2
+        said |= {
+            "early": watch.milliseconds(1, 2),
+            "late": watch.milliseconds(-2, -1),
+            "every": watch.milliseconds(1, -1),
+            "memory": watch.marks[middle][2],
+            "grown": watch.marks[-1][2] - watch.marks[middle][2],
+        }
+    print(json.dumps(said))
+
+
+def corpus(folder: Path, items: int) -> list[Ratio]:
+    """A corpus of made-up items: computed, planned again, and grown by a hundredth."""
+    store = str(folder / "store")
+    first = in_its_own_process("--run", store, "--items", str(items))
+    planned = in_its_own_process("--plan", store, "--items", str(items))
+    grown = in_its_own_process("--run", store, "--items", str(items + items // 100))
+    shards = f"{first['shards']:.0f} shards in {first['seconds']:.0f} s"
+    return [
+        Ratio(f"seconds to plan {items:,} items, all there", planned["seconds"], 10, True),
+        Ratio("gigabytes of that, at most", planned["peak"] / 1e3, 1.5, True),
+        Ratio("ms of the driver for a shard", first["every"], 10, True, shards),
+        Ratio("the last thousand shards over the second thousand", first["late"] / first["early"], 1.5, True),
+        Ratio(
+            "MB that the driver grew by over the second half", first["grown"], 100, True, f"of {first['memory']:.0f}"
+        ),
+        Ratio(
+            "percent of the first run that a hundredth more costs",
+            100 * grown["seconds"] / first["seconds"],
+            2,
+            True,
+            f"{grown['seconds']:.1f} of {first['seconds']:.0f} s",
+        ),
+    ]
+
+
+CONFIG = """\
+name: overlap
+dataset: {{kind: table, path: {clips}/clips.jsonl, root: {clips}}}
+model: {{preset: {preset}, seed: 0}}
+run: {{shard_items: 4}}
+store: {store}
+"""
+
+
+def overlap(folder: Path) -> list[Ratio]:
+    """Decoding and embedding of generated clips side by side, beside the core-seconds that they take."""
+    clips = folder / "clips"
+    write_clips(clips, CLIPS, 0, seconds=8, size=(1280, 720))
+    config = folder / "overlap.yaml"
+    config.write_text(CONFIG.format(clips=clips, preset="vit-b-32", store=folder / "overlap"))
+    command = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "run", str(config), "--json"]
+    began = time.time()
+    summary = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    log = Path(summary["run_dir"], "events.jsonl").read_text().splitlines()
+    done = [event for event in map(json.loads, log) if event["event"] == "finished"]
+    spent = {stage: sum(e["cpu"] for e in done if e["stage"] == stage) for stage in {e["stage"] for e in done}}
+    start, end = min(e["began"] for e in done), max(e["ended"] for e in done)
+    ideal = sum(spent.values()) / (os.cpu_count() or 1)
+    decoded = sorted(e["ended"] for e in done if e["stage"] == "frames")
+    embedding = min(e["began"] for e in done if e["stage"] == "video_embeddings")
+    before = sum(ended <= embedding for ended in decoded) / len(decoded)
+    said = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in sorted(spent.items()) if seconds > 0.5)
+    return [
+        Ratio(
+            "wall time of the stages over core-seconds / cores",
+            (end - start) / ideal,
+            1.15,
+            True,
+            f"{end - start:.1f} s; core-seconds: {said}; start-up {start - began:.1f} s",
+        ),
+        Ratio("share of decoding that is done when embedding begins", before, 0.25, True),
+    ]
+
+
+def main() -> None:
+    words = argparse.ArgumentParser()
+    words.add_argument("--items", type=int, default=1_000_000)
+    words.add_argument("--plan", metavar="STORE", help="one part of it")
+    words.add_argument("--run", metavar="STORE", help="one part of it")
+    asked = words.parse_args()
+    if asked.plan:
+        plan(asked.plan, asked.items)
+    elif asked.run:
+        run(asked.run, asked.items)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            conclude([*overlap(Path(folder)), *corpus(Path(folder), asked.items)])
+
+
+if __name__ == "__main__":
+    main()
