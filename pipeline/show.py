@@ -98,6 +98,27 @@ def number(name: str, value: float | None) -> str:
     return f"{value:.3f}" if name == "MRR" else f"{value:.1f}"
 
 
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 20 s`, `5 h 12 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def amount(count: float) -> str:
+    """Of bytes: `512 B`, `3.4 MB`, `1.2 TB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """`3 missing, 1 damaged`."""
     return ", ".join(f"{count} {what}" for what, count in counts.items())

@@ -68,6 +68,7 @@ class Done:
     began: float
     ended: float
     busy: float = 0.0  # seconds in `process`
+    device: str = "cpu"  # or gpu
 
 
 def run_unit(
@@ -92,4 +93,4 @@ def run_unit(
                 busy += time.perf_counter() - start
             for first in range(0, rows.num_rows, stage.chunk):
                 writer.write(rows.slice(first, stage.chunk))
-    return Done(writer.shard, began, time.time(), busy)
+    return Done(writer.shard, began, time.time(), busy, stage.device_kind)
