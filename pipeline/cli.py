@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from clip2video_pipe.manifests.store import StoreError
@@ -24,7 +23,7 @@ from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.retrying import classes_to_retry
 from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.settings import Config
-from clip2video_pipe.pipeline.show import amount, counted, duration, show_result
+from clip2video_pipe.pipeline.show import counted, show_plan, show_result
 from clip2video_pipe.pipeline.status_command import StatusCommand, status
 from clip2video_pipe.pipeline.weights_commands import weights
 
@@ -134,23 +133,7 @@ def plan(
     if as_json:
         _print_json({"store": made.store.path(), "stages": stages, "estimate": total})
         return
-    table = Table(title=f"{loaded.name}, in {made.store.path()}", title_justify="left", box=None)
-    counts = ("items", "reused", "missing", "failed")
-    costs = ("seconds", "bytes", "gpu_hours") if any(row["estimate"] for row in stages) else ()
-    heads = {"reused": "there", "gpu_hours": "GPU-hours"}
-    for name in ("stage", "status", *counts, *costs, "why"):
-        right = name in counts or name in costs
-        table.add_column(heads.get(name, name), justify="right" if right else "left", overflow="fold")
-    for row in stages:
-        shown = ("stage", "status", *counts)
-        cells = ["" if row[name] is None else str(row[name]) for name in shown]
-        table.add_row(*cells, *_costs(row["estimate"], costs), row["why"])
-    if costs:
-        table.add_row("all", "", "", "", "", "", *_costs(total, costs), "" if total["complete"] else "at least")
-    console = Console()
-    console.print(table)
-    if any(row["estimate"] and row["estimate"]["from"] is None for row in stages):
-        console.print("? no earlier run in this store tells", highlight=False)
+    show_plan(Console(), f"{loaded.name}, in {made.store.path()}", stages, total)
 
 
 @app.command("make-clips")
@@ -202,17 +185,6 @@ def _planned(made: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         found = each.get(name)
         row["estimate"] = found.said() if found else dict(UNKNOWN) if name in each else None
     return rows, total
-
-
-def _costs(said: dict[str, Any] | None, names: Sequence[str]) -> list[str]:
-    """An estimate's figures as a plan shows them: `?` where nothing tells, nothing where there is nothing to tell."""
-    if said is None:
-        return [""] * len(names)
-    if said["seconds"] is None:
-        return ["?"] * len(names)
-    hours = "" if said["gpu_hours"] is None else f"{said['gpu_hours']:.2f}"
-    shown = {"seconds": duration(said["seconds"]), "bytes": amount(said["bytes"]), "gpu_hours": hours}
-    return [shown[name] for name in names]
 
 
 def _print_json(value: Any) -> None:
