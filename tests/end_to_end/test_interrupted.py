@@ -87,14 +87,13 @@ def test_a_run_says_what_is_kept_and_the_command_that_goes_on(project, running, 
     run.wait_until(lambda: run.finished("frames") >= 3)
     run.interrupt()
     assert run.seconds_to_end() < 5
-    print(run.said)
     assert run.process.returncode == 130
     assert "Traceback" not in run.said
     lines = run.said.splitlines()
     done = run.finished("frames")
     assert f"frames: {done} of 60 done" + (f", {60 - done} to go" if done < 60 else "") in lines
     assert any(line.startswith("video_embeddings: ") and line.endswith(" to go") for line in lines)
-    code, out, _ = project.command("status", "--json")
+    _, out, _ = project.command("status", "--json")
     assert json.loads(out)["state"] == "stopped (KeyboardInterrupt)"
     again = subprocess.run(shlex.split(lines[-1].partition("this goes on: ")[2]), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
