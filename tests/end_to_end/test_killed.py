@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -58,6 +59,26 @@ def test_the_next_run_goes_on(project, tmp_path, clips, engine, stage, shards):
     expected = undisturbed.run("--set", "run.shard_items=1")
     assert result["metrics"] == expected["metrics"]
     assert tables(project, result) == tables(undisturbed, expected)
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_the_next_run_says_what_was_in_flight(project, engine):
+    kill_after(project, "frames", 1, "--set", "run.shard_items=1", "--engine", engine)
+    log = next(project.store.glob("runs/*/*/events.jsonl"))
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    units = {kind: {(e["stage"], e["unit"]) for e in events if e["event"] == kind} for kind in ("started", "finished")}
+    in_flight = Counter(stage for stage, _ in units["started"] - units["finished"])
+    assert in_flight, "it was killed in the middle of something"
+    _, out, _ = project.command("status", "--json")
+    found = json.loads(out)
+    assert found["state"] == "killed"
+    assert {s["stage"]: s["units"]["in_flight"] for s in found["stages"] if s["units"]["in_flight"]} == in_flight
+    code, _, err = project.command("run", "--set", "run.shard_items=1")
+    assert code == 0
+    said = [line for line in err.splitlines() if line.startswith("the last run was killed: ")]
+    assert {line.split(" of ")[1].split()[0]: int(line.split(": ")[1].split()[0]) for line in said} == in_flight
+    code, _, err = project.command("run")
+    assert "the last run was" not in err
 
 
 def test_a_leftover_of_a_killed_writer_is_harmless(project):
