@@ -15,13 +15,13 @@ from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.store import Store
 
 
-def kill_after(project, stage, shards, *words):
-    """Start a run as a process of its own and SIGKILL it once so many shards of a stage are finished."""
+def kill_after(project, stage, shards, *words, event="finished"):
+    """Start a run as a process of its own and SIGKILL it once so many shards of a stage are finished, or started."""
     command = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "run", str(project.config), *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         give_up = time.monotonic() + 60
-        while finished(project, stage) < shards:
+        while counted(project, event, stage) < shards:
             assert process.poll() is None, "it ended before it was killed"
             assert time.monotonic() < give_up
             time.sleep(0.005)
@@ -31,10 +31,10 @@ def kill_after(project, stage, shards, *words):
         process.wait()
 
 
-def finished(project, stage):
+def counted(project, kind, stage):
     lines = [line for log in project.store.glob("runs/*/*/events.jsonl") for line in log.read_text().splitlines()]
     events = [json.loads(line) for line in lines if line.endswith("}")]
-    return sum(event["event"] == "finished" and event["stage"] == stage for event in events)
+    return sum(event["event"] == kind and event["stage"] == stage for event in events)
 
 
 def tables(project, result):
@@ -63,7 +63,7 @@ def test_the_next_run_goes_on(project, tmp_path, clips, engine, stage, shards):
 
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_the_next_run_says_what_was_in_flight(project, engine):
-    kill_after(project, "frames", 1, "--set", "run.shard_items=1", "--engine", engine)
+    kill_after(project, "frames", 1, "--set", "run.shard_items=1", "--engine", engine, event="started")
     log = next(project.store.glob("runs/*/*/events.jsonl"))
     events = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
     units = {kind: {(e["stage"], e["unit"]) for e in events if e["event"] == kind} for kind in ("started", "finished")}
