@@ -93,11 +93,12 @@ def shown(found: dict[str, Any]) -> RenderableType:
 
 
 def _table(rows: list[dict[str, Any]], going: bool) -> Table:
-    table = Table(box=None)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     columns = ("stage", "status", "items", "done", "shards", *(("in flight", "left") if going else ()), "rate")
     columns += ("to go",) if going else ()
     for column in (*columns, "failed"):
-        table.add_column(column, justify="left" if column in ("stage", "status", "failed") else "right")
+        left = column in ("stage", "status", "failed")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "failed")
     for row in rows:
         units = row["units"]
         rate = (row["recent_rate"] if going else None) or row["rate"]
