@@ -120,7 +120,7 @@ def described(stages: Mapping[str, StageCount], now: float, *, going: bool) -> I
         waiting = None if stage.units is None else stage.units - stage.units_done - len(stage.in_flight)
         yield {
             "stage": name,
-            "status": _status(stage),
+            "status": _status(stage, going),
             "asked": stage.asked,
             "there": stage.there,
             "items": stage.items,
@@ -136,9 +136,11 @@ def described(stages: Mapping[str, StageCount], now: float, *, going: bool) -> I
         }
 
 
-def _status(stage: StageCount) -> str:
+def _status(stage: StageCount, going: bool) -> str:
     if stage.cached:
         return "cached"
-    if not stage.items:
-        return "to come"
-    return "going" if stage.left else "done"
+    if stage.items and not stage.left:
+        return "done"
+    if not going:
+        return "unfinished"
+    return "going" if stage.items else "to come"

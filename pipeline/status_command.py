@@ -94,7 +94,8 @@ def shown(found: dict[str, Any]) -> RenderableType:
 
 def _table(rows: list[dict[str, Any]], going: bool) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
-    columns = ("stage", "status", "items", "done", "shards", *(("in flight", "left") if going else ()), "rate")
+    in_flight = going or any(row["units"]["in_flight"] for row in rows)
+    columns = ("stage", "status", "items", "done", "shards", *(("in flight", "left") if in_flight else ()), "rate")
     columns += ("to go",) if going else ()
     for column in (*columns, "failed"):
         left = column in ("stage", "status", "failed")

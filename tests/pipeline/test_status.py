@@ -167,7 +167,8 @@ def test_units_are_done_in_flight_or_left():
         event("lost", "frames", unit=1, items=2, tries=1, why="died"),
     ]
     frames, captions = described(count(events), 10.0, going=True)
-    assert captions["status"] == "cached"
+    assert (captions["status"], frames["status"]) == ("cached", "going")
+    assert [stage["status"] for stage in described(count(events), 10.0, going=False)] == ["unfinished", "cached"]
     assert frames["units"] == {"done": 1, "in_flight": 1, "left": 2}
     assert (frames["asked"], frames["there"], frames["items"], frames["done"]) == (10, 2, 8, 2)
     assert (frames["failed"], frames["errors"], frames["lost"]) == (1, {"timeout": 1}, 1)
