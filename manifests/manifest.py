@@ -268,6 +268,12 @@ def named_shards(store: Store, stage: str, key: str) -> set[str]:
     return {name for manifest in _manifests(store, stage, key) for name in manifest.info["shards"]}
 
 
+def failure_classes(store: Store) -> set[str]:
+    """The classes of failures that the manifests of a store have."""
+    manifests = (manifest for stage in store.folders(ROOT) for manifest in _manifests(store, stage))
+    return {str(error) for manifest in manifests for error in manifest.counts["errors"]}
+
+
 def latest(store: Store, stage: str, exclude: str) -> Manifest | None:
     """The manifest of a stage that was written last, but for those of stage key `exclude`."""
     found = [m for m in _manifests(store, stage) if m.key != exclude]

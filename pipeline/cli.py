@@ -1,7 +1,6 @@
 """The command line: `clip2video-pipe run | plan | status | compare | make-clips | weights`."""
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from clip2video_pipe.manifests.store import StoreError
@@ -18,12 +16,15 @@ from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.estimates import UNKNOWN, estimates
+from clip2video_pipe.pipeline.interrupts import Interrupts
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
+from clip2video_pipe.pipeline.retrying import classes_to_retry
 from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.settings import Config
-from clip2video_pipe.pipeline.show import counted, show_metrics, show_result
-from clip2video_pipe.pipeline.status import last_run
+from clip2video_pipe.pipeline.show import counted, show_plan, show_result
+from clip2video_pipe.pipeline.status_command import StatusCommand, status
 from clip2video_pipe.pipeline.weights_commands import weights
 
 
@@ -38,7 +39,7 @@ class Commands(TyperGroup):
         except (StoreError, EngineError, OSError) as error:
             code, message = errors.FAULT, str(error)
         except KeyboardInterrupt:
-            code, message = errors.INTERRUPTED, "stopped; finished shards are kept, and the same command goes on"
+            code, message = errors.INTERRUPTED, "stopped"
         _complain(message)
         raise typer.Exit(code)
 
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 app.add_typer(weights, name="weights")
 app.command("compare")(compare_runs)
+app.command("status", cls=StatusCommand)(status)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")]
 Overrides = Annotated[
@@ -69,6 +71,7 @@ Address = Annotated[
 
 @app.command()
 def run(
+    context: typer.Context,
     config: ConfigPath,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -80,14 +83,28 @@ def run(
             "--allow-gaps", help="Exit code 0 where files are missing, or a strict config's dataset has other gaps."
         ),
     ] = False,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--retry", metavar="CLASS", help="Try again what failed with this class, such as timeout; failed: all."
+        ),
+    ] = None,
 ) -> None:
     """Compute what is missing and print the metrics.
 
     Exit code 3: more videos failed than run.max_failure_rate, or a strict config's dataset has gaps.
     """
     loaded = _load(config, overrides, engine, address)
-    with Reporter(Console(stderr=True, quiet=as_json)) as reporter:
-        result = run_config(loaded, reporter)
+    classes = classes_to_retry(retry, open_store(loaded)) if retry else ()
+    reporter = Reporter(Console(stderr=True, quiet=as_json))
+    interrupts: Interrupts = context.obj
+    interrupts.last_words = lambda: _complain_stopped(reporter, interrupts.command)
+    try:
+        with reporter:
+            result = run_config(loaded, reporter, classes)
+    except KeyboardInterrupt:
+        interrupts.say_last_words()
+        raise typer.Exit(errors.INTERRUPTED) from None
     if as_json:
         _print_json(result.summary)
     else:
@@ -117,42 +134,11 @@ def plan(
     """Show what is cached, what a run would compute, and why. Computes nothing."""
     loaded = _load(config, overrides, engine)
     made = make_plan(loaded)
-    stages = _planned(made)
+    stages, total = _planned(made)
     if as_json:
-        _print_json({"store": made.store.path(), "stages": stages})
+        _print_json({"store": made.store.path(), "stages": stages, "estimate": total})
         return
-    table = Table(title=f"{loaded.name}, in {made.store.path()}", title_justify="left", box=None)
-    for column in ("stage", "status", "items", "there", "missing", "failed", "why"):
-        right = column in ("items", "there", "missing", "failed")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in stages:
-        shown = ("stage", "status", "items", "reused", "missing", "failed", "why")
-        table.add_row(*("" if row[name] is None else str(row[name]) for name in shown))
-    Console().print(table)
-
-
-@app.command()
-def status(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show how the last run of a config went, or how far it is."""
-    loaded = load_config(config, overrides or [], files=False)
-    found = last_run(open_store(loaded), loaded.name)
-    if as_json:
-        _print_json(found)
-        return
-    console = Console()
-    console.print(f"{found['run_dir']}: {found['state']}", highlight=False, soft_wrap=True)
-    table = Table(box=None)
-    for column in ("stage", "items", "done", "failed", "rate"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    for row in found["stages"]:
-        rate = f"{row['rate']:.1f}/s" if row["rate"] else ""
-        table.add_row(row["stage"], str(row["items"]), str(row["done"]), str(row["failed"]), rate)
-    if found["stages"]:
-        console.print(table)
-    else:
-        console.print("nothing had to be computed", highlight=False)
-    if found["metrics"]:
-        show_metrics(console, found["metrics"])
+    show_plan(Console(), f"{loaded.name}, in {made.store.path()}", stages, total)
 
 
 @app.command("make-clips")
@@ -180,7 +166,8 @@ def _load(path: Path, overrides: Sequence[str] | None, engine: str | None, addre
     return load_config(path, [*(overrides or []), *said])
 
 
-def _planned(made: Plan) -> list[dict[str, Any]]:
+def _planned(made: Plan) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Each stage of a plan, and the estimate of all."""
     steps = list(made.steps)
     scoring = made.scoring() if made.embedded else []
     rows = [
@@ -202,7 +189,12 @@ def _planned(made: Plan) -> list[dict[str, Any]]:
         queries = len(made.queries)
         waits = {"items": queries, "missing": queries, "why": "waits for the embeddings"}
         rows.append({"stage": "similarity", "status": "missing", **unknown, **waits})
-    return rows
+    each, total = estimates(made, scoring)
+    for row in rows:
+        name = str(row["stage"])
+        found = each.get(name)
+        row["estimate"] = found.said() if found else dict(UNKNOWN) if name in each else None
+    return rows, total
 
 
 def _print_json(value: Any) -> None:
@@ -213,21 +205,20 @@ def _complain(message: str) -> None:
     typer.echo(f"clip2video-pipe: {message}", err=True)
 
 
-def _interrupted(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # whatever Ray is in the middle of, the next one is not waited for
-    raise KeyboardInterrupt
+def _complain_stopped(reporter: Reporter, command: str) -> None:
+    reporter.hide()
+    for line in reporter.kept():
+        typer.echo(line, err=True)
+    _complain(f"stopped; what is done is kept, and this goes on: {command}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code. Ctrl-C stops in order; a second one leaves at once."""
-    before = {number: signal.signal(number, _interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        app(args=argv, prog_name="clip2video-pipe")
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else errors.DONE
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with Interrupts(argv) as interrupts:
+        try:
+            app(args=argv, prog_name="clip2video-pipe", obj=interrupts)
+        except SystemExit as done:
+            return done.code if isinstance(done.code, int) else errors.DONE
     return errors.DONE
 
 

@@ -14,8 +14,8 @@ from clip2video_pipe.manifests.schemas import RANKS
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.events import RUNS
 from clip2video_pipe.pipeline.plan import open_store
-from clip2video_pipe.pipeline.run import RUNS
 from clip2video_pipe.stages.metrics import paired_bootstrap
 
 FIGURES = ("R@1", "R@5", "R@10", "R@50", "R@100", "MedianR", "MeanR", "MRR", "rsum", "queries")

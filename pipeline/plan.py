@@ -171,6 +171,7 @@ class Plan:
     bank: pa.Table | None  # their rows
     texts: dict[str, str]  # all captions to embed, by key
     warnings: tuple[str, ...]  # what the figures may not be read without
+    retry: Collection[str] = ()  # classes of failures that count as not there
 
     @property
     def steps(self) -> list[Step]:
@@ -219,7 +220,10 @@ class Plan:
             if method == "qb-norm" and self.query_bank:
                 bank = {"query_bank": self.query_bank.hash}
             stages.append(POST_STAGES[method](manifests=hashes | bank, inputs=inputs | bank, **common))
-        return [Step(self.store, stage.identity, self._queries(stage.directions), stage) for stage in stages]
+        return [
+            Step(self.store, stage.identity, self._queries(stage.directions), stage, retry=self.retry)
+            for stage in stages
+        ]
 
     @property
     def queries(self) -> list[str]:
@@ -312,6 +316,7 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
         bank=bank,
         texts=texts,
         warnings=training_warnings(config, listing.videos),
+        retry=retry,
     )
 
 

@@ -1,60 +1,16 @@
-"""What a run tells while it goes: `events.jsonl` always, bars on a terminal, plain lines elsewhere."""
+"""What a run shows while it goes: bars on a terminal, plain lines elsewhere."""
 
-import json
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from clip2video_pipe.manifests.store import Store
-
-EVENTS = "events.jsonl"
 LINE_EVERY = 5.0  # seconds between plain lines of one stage
-
-
-class EventLog:
-    """A run's events, one JSON object a line, each with its `time`. On an object store they are sent at the end."""
-
-    def __init__(self, store: Store, run: tuple[str, ...]) -> None:
-        self._store = store
-        self._parts = (*run, EVENTS)
-        self._lines: list[str] = []
-        self._file = None
-        if store.local:
-            path = Path(store.path(*self._parts))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
-        self.events: list[dict[str, Any]] = []
-
-    def add(self, event: str, **said: Any) -> None:
-        record = {"time": round(time.time(), 4), "event": event, **said}
-        self.events.append(record)
-        line = json.dumps(record) + "\n"
-        if self._file:
-            self._file.write(line)
-        else:
-            self._lines.append(line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.add("done")
-        else:
-            self.add("stopped", why=type(error).__name__)
-        if self._file:
-            self._file.close()
-        else:
-            self._store.write("".join(self._lines).encode(), *self._parts)
 
 
 @dataclass
@@ -77,6 +33,7 @@ class Reporter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stages: dict[str, _Stage] = {}
+        self._asked: dict[str, tuple[int, int]] = {}  # of each stage, and how many of those were there
         self._bars: Progress | None = None
         if console.is_terminal:
             self._bars = Progress(
@@ -97,11 +54,24 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.hide()
+
+    def hide(self) -> None:
+        """Take the bars away; twice does no harm."""
         if self._bars:
             self._bars.stop()
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def kept(self) -> list[str]:
+        """A line for each stage that the run had something to do for: how much of it is done, and kept."""
+        lines = []
+        for name, (asked, done) in self._asked.items():
+            if done < asked:
+                done += self._stages[name].done if name in self._stages else 0
+                lines.append(f"{name}: {done} of {asked} done" + (f", {asked - done} to go" if done < asked else ""))
+        return lines
 
     def event(
         self,
@@ -112,9 +82,14 @@ class Reporter:
         errors: Mapping[str, int] | None = None,
         why: str = "",
         began: float = math.inf,
+        stages: Mapping[str, Mapping[str, Any]] | None = None,
         **_: Any,
     ) -> None:
-        if event == "queued":
+        if event == "planned":
+            for name, said in (stages or {}).items():
+                self._asked[name] = said["items"], said["there"]
+                self._stages.pop(name, None)
+        elif event == "queued":
             state = self._stages[stage] = _Stage(items)
             if self._bars:
                 state.bar = self._bars.add_task(stage, total=items, rate="", failed="")

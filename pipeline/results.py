@@ -16,6 +16,7 @@ from clip2video_pipe.manifests.shards import well
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.stages.entrants import ORPHANED
+from clip2video_pipe.stages.listing import EMPTY_CAPTION
 from clip2video_pipe.stages.metrics import Ties, ranks, retrieval_metrics
 from clip2video_pipe.stages.scoring import TEXT_TO_VIDEO, VIDEO_TO_TEXT
 
@@ -160,6 +161,6 @@ WHAT = {
 
 
 def _caption_problem(error: str, message: str) -> str:
-    if error == "empty-caption":
+    if error == EMPTY_CAPTION:
         return error
     return "caption-without-video" if message.startswith(ORPHANED) else "caption-failed"

@@ -16,18 +16,20 @@ from clip2video_pipe.manifests.store import Damaged, Store
 from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.engines import workers
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.estimates import planned, spent
+from clip2video_pipe.pipeline.events import RUNS, EventLog
 from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
-from clip2video_pipe.pipeline.progress import EventLog, Reporter
+from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.results import measure
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.spent import SpentFrames
+from clip2video_pipe.pipeline.status import left_behind
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
 from clip2video_pipe.stages import caption_embeddings, frames
 from clip2video_pipe.stages.scoring import SOURCE
 
 LISTING_ROWS = 65536  # of a shard of a listing
-RUNS = "runs"
 
 Compute = Callable[[Schedule, Store], None]
 
@@ -64,14 +66,15 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
     dropped and made anew.
     """
     plan = make_plan(config, remember=True, retry=retry)
-    for note in (*plan.dataset.notes, *plan.warnings):
+    again = {step.name for step in plan.steps if step.missing}
+    for note in (*plan.dataset.notes, *plan.warnings, *left_behind(plan.store, config.name, again)):
         reporter.say(note)
     run_parts = (RUNS, config.name, _stamp())
     try:
         plan.store.write_json(public(config.model_dump()), *run_parts, "config.json")
     except OSError as error:
         raise RequestError(f"store: {config.store!r} cannot be written to: {error.strerror or error}") from error
-    with EventLog(plan.store, run_parts) as log:
+    with EventLog(plan.store, run_parts, reporter.say) as log:
 
         def listen(event: str, **said: Any) -> None:
             log.add(event, **said)
@@ -94,6 +97,7 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
 
 def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_parts: Sequence[str]) -> Result:
     config, store = plan.config, plan.store
+    listen("planned", stage="", items=0, stages=planned(plan.steps))
     _commit_listing(plan.videos, plan.listing.videos, listen)
     if plan.captions:
         _commit_listing(plan.captions, plan.listing.captions, listen)
@@ -106,15 +110,18 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
         if step.kept:
             step.commit()
     scoring = plan.scoring()
+    listen("planned", stage="", items=0, stages=planned(scoring))
     for step in scoring:  # one after the other: each holds all vectors
         _clear(step, listen)
         compute(_schedule(config, store, _scoring_jobs(plan, step), listen), store)
         step.commit()
     results = measure(plan, scoring)
-    spans = summary(log.events)
+    spans, costs = summary(log.events), spent(log.events)
     said = {
         "run_dir": store.path(*run_parts),
-        "stages": [_report(step, spans.get(step.name)) for step in [*plan.steps, *scoring]],
+        "stages": [
+            _report(step, spans.get(step.name)) | {"spent": costs.get(step.name)} for step in [*plan.steps, *scoring]
+        ],
         "metrics": results.metrics,
         "warnings": list(plan.warnings),
     }

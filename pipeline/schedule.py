@@ -77,19 +77,21 @@ class Schedule:
         # Later jobs first: what is nearest to the end frees what it reads.
         self.jobs = sorted(self.jobs, key=lambda job: job.source is None)
         self._wanted = {job.source: set(job.missing) for job in self.jobs if job.source}
+        counts: dict[Job, int] = {}
         for job in self.jobs:
             self._ready[job] = deque()
             self._left[job] = len(job.missing)
             parts = list(_units(job.missing, self.shard_items * job.stage.bulk, job.together))
             if self.shuffle:
                 self.shuffle.shuffle(parts)
+            counts[job] = len(parts)
             for items in parts:
                 unit = self._unit(job, items)
                 if not unit.waits:
                     self._ready[job].append(unit)
         for job in self.jobs:
             if job.missing:
-                self.listener("queued", stage=job.stage.name, items=len(job.missing))
+                self.listener("queued", stage=job.stage.name, items=len(job.missing), units=counts[job])
 
     def _unit(self, job: Job, items: Sequence[str]) -> Unit:
         unit = Unit(next(self._ids), job, tuple(items))
@@ -173,6 +175,7 @@ class Schedule:
             busy=round(done.busy, 4),
             cpu=round(done.cpu, 4),
             node=done.node,
+            device=done.device,
         )
         if not self._left[job]:
             job.completed()

@@ -1,6 +1,6 @@
 """How a run's results look on a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -34,6 +34,44 @@ def show_result(console: Console, result: Result) -> None:
             "and show that the pipeline runs, no more.",
         )
     _say(console, f"written to {result.summary['run_dir']}")
+
+
+def show_plan(console: Console, title: str, stages: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
+    """What a plan has of each stage, why the rest is missing, and what that would cost."""
+    told = [row["estimate"] for row in stages if row["estimate"]]
+    costs = ["seconds", "bytes"] if told else []
+    costs += ["gpu_hours"] if total["gpu_hours"] is not None else []
+    heads = {"reused": "there", "gpu_hours": "GPU-hours"}
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    counts = ["stage", "status", "items", "reused", "missing", "failed"]
+    for name in [*counts, *costs]:
+        table.add_column(heads.get(name, name), justify="left" if name in ("stage", "status") else "right")
+    for row in stages:
+        cells = ["" if row[name] is None else str(row[name]) for name in counts]
+        table.add_row(*cells, *(_cost(row["estimate"], name) for name in costs))
+    console.print(table)
+    for row in stages:
+        if row["why"]:
+            _say(console, f"{row['stage']}: {row['why']}")
+    unknown = [row["stage"] for row in stages if row["estimate"] and row["estimate"]["from"] is None]
+    if len(unknown) < len(told):
+        hours = "" if total["gpu_hours"] is None else f", {total['gpu_hours']:.2f} GPU-hours"
+        least = "at least " if unknown else "about "
+        _say(console, f"all: {least}{duration(total['seconds'])}, {amount(total['bytes'])}{hours}, by earlier runs")
+    if unknown:
+        _say(console, f"?: no earlier run in this store tells how long {', '.join(unknown)} takes")
+
+
+def _cost(said: Mapping[str, Any] | None, name: str) -> str:
+    """`?` where nothing tells it, nothing where there is nothing to tell."""
+    if said is None:
+        return ""
+    if said["from"] is None:
+        return "?"
+    value = said[name]
+    if value is None:
+        return ""
+    return amount(value) if name == "bytes" else f"{value:.2f}" if name == "gpu_hours" else f"{value:.1f}"
 
 
 def show_metrics(console: Console, metrics: Any, expected: Any = None) -> None:
@@ -96,6 +134,27 @@ def number(name: str, value: float | None) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.3f}" if name == "MRR" else f"{value:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 20 s`, `5 h 12 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def amount(count: float) -> str:
+    """Of bytes: `512 B`, `3.4 MB`, `1.2 TB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def counted(counts: Mapping[str, int]) -> str:

@@ -1,59 +1,94 @@
-"""How the last run of a config went, read from what it wrote."""
+"""How runs go, and how they went, read from what they write: also those of other machines, and killed ones."""
 
-import json
 import os
+import re
 import socket
+import time
+from calendar import timegm
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.counts import count, described, seconds_to_go
 from clip2video_pipe.pipeline.errors import RequestError
-from clip2video_pipe.pipeline.progress import EVENTS
-from clip2video_pipe.pipeline.run import RUNS
+from clip2video_pipe.pipeline.events import (
+    ALIVE,
+    LAST,
+    READERS,
+    RUNS,
+    Event,
+    last_event,
+    machine,
+    process_start,
+    read_events,
+)
+
+NEWEST = 16  # runs of a config that are looked at for those that go
+SILENT = 30.0  # seconds without a sign of life, at least, after which a run is taken for killed
+BEATS = 4  # signs of life that a run may miss
+AHEAD = 3600.0  # seconds that the clock of another machine may be ahead of this one's
 
 
-def last_run(store: Store, name: str) -> dict[str, Any]:
-    """`run_dir`, `state`, `stages` and `metrics` of the last run of config `name`. Raises RequestError without one.
+@dataclass(frozen=True)
+class LiveRun:
+    """A run that is going now; `parts` is its folder in the store, `since` seconds since the epoch."""
 
-    `state` is `done`, `stopped (why)`, `running`, or `killed`; a stage's `done` and `failed` count this run's items,
-    and `rate` is items a second between its first and its last unit.
+    parts: tuple[str, ...]
+    config: str
+    host: str
+    pid: int
+    since: float
+
+
+def live_runs(store: Store, besides: Sequence[str] = ()) -> list[LiveRun]:
+    """The runs of this store, of any config, that are going now, oldest first; `besides` is the folder of one's own.
+
+    A request or two for each of the last few runs of a config. Of this machine the process tells; of another one its
+    sign of life, which may be half a minute old, so that a run that was killed a moment ago still counts.
     """
-    runs = store.folders(RUNS, name)
-    if not runs:
-        raise RequestError(f"no run of {name!r} in {store.path()!r} yet; start one with 'clip2video-pipe run'")
-    parts = (RUNS, name, runs[-1])
-    lines = (store.read(*parts, EVENTS) or b"").decode("utf-8", "replace").splitlines()
-    events = [event for event in map(_parse, lines) if event]
-    return {
-        "run_dir": store.path(*parts),
-        "state": _state(events),
-        "stages": _stages(events),
-        "metrics": store.read_json(*parts, "metrics.json"),
-    }
+    folders = [(RUNS, name, stamp) for name in store.folders(RUNS) for stamp in store.folders(RUNS, name)[-NEWEST:]]
+    asked = [parts for parts in folders if parts != tuple(besides)]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(lambda parts: _live(store, parts), asked))
+    return sorted((run for run in found if run), key=lambda run: run.since)
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """An event; None for the half line of a run that was killed while it wrote."""
-    try:
-        event = json.loads(line)
-    except ValueError:
+def _live(store: Store, parts: tuple[str, ...]) -> LiveRun | None:
+    said = _sign_of_life(store, parts)
+    if said is None or not _is_alive(store, parts, said):
         return None
-    return event if isinstance(event, dict) else None
+    last = last_event(store, parts)
+    if last and last["event"] in LAST:  # its sign of life could not be removed
+        return None
+    return LiveRun(parts, parts[1], str(said["host"]), int(said["pid"]), float(said.get("since", said["time"])))
 
 
-def _state(events: list[dict[str, Any]]) -> str:
-    for event in reversed(events):
-        if event["event"] == "done":
-            return "done"
-        if event["event"] == "stopped":
-            return f"stopped ({event['why']})"
-    started = next((event for event in events if event["event"] == "run"), None)
-    return "running" if started is None or _is_running(started["host"], started["pid"]) else "killed"
+def _sign_of_life(store: Store, parts: Sequence[str]) -> dict[str, Any] | None:
+    said = store.read_json(*parts, ALIVE)
+    return said if isinstance(said, dict) and {"time", "every", "host", "pid"} <= said.keys() else None
 
 
-def _is_running(host: str, pid: int) -> bool:
-    """Whether a process still runs; one on another machine is taken at its word."""
-    if host != socket.gethostname():
-        return True
+def _is_alive(store: Store, parts: Sequence[str], said: dict[str, Any]) -> bool:
+    """Whether the run that wrote this sign of life is still there.
+
+    Its process tells where it is one of this machine: also if it is held up, or the sign could not be written of late.
+    """
+    here = said["machine"] == machine() if "machine" in said else said["host"] == socket.gethostname()
+    if here:
+        if said.get("started") is not None:
+            return bool(process_start(said["pid"]) == said["started"])
+        if not _process_runs(said["pid"]):
+            return False
+    # Its clock may differ from ours: what the store says of the file is by a clock of its own.
+    stamp = store.stamp(*parts, ALIVE)
+    written = [said["time"], *([stamp.modified / 1e9] if stamp and stamp.modified else [])]
+    limit = max(SILENT, BEATS * said["every"])
+    return any(-AHEAD < time.time() - when < limit for when in written)
+
+
+def _process_runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -63,24 +98,79 @@ def _is_running(host: str, pid: int) -> bool:
     return True
 
 
-def _stages(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    stages: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event["event"] == "queued":
-            stages[event["stage"]] = {"items": event["items"], "done": 0, "failed": 0, "began": None, "ended": None}
-        elif event["event"] == "finished":
-            stage = stages[event["stage"]]
-            stage["done"] += event["items"]
-            stage["failed"] += sum(event["errors"].values())
-            stage["began"] = min(stage["began"] or event["began"], event["began"])
-            stage["ended"] = max(stage["ended"] or event["ended"], event["ended"])
-    return [
-        {
-            "stage": name,
-            "items": stage["items"],
-            "done": stage["done"],
-            "failed": stage["failed"],
-            "rate": stage["done"] / max(1e-3, stage["ended"] - stage["began"]) if stage["done"] else None,
-        }
-        for name, stage in stages.items()
-    ]
+def last_run(store: Store, name: str) -> dict[str, Any]:
+    """What `status --json` says of the last run of config `name`. Raises RequestError without one.
+
+    `state` is `done`, `stopped (why)`, `running`, or `killed`; of a stage `items`, `done` and `failed` count this run's
+    items, `rate` is items a second between its first and its last unit, `recent_rate` that of the last minute.
+    """
+    runs = store.folders(RUNS, name)
+    if not runs:
+        raise RequestError(f"no run of {name!r} in {store.path()!r} yet; start one with 'clip2video-pipe run'")
+    parts = (RUNS, name, runs[-1])
+    state, events = _look(store, parts)
+    going = state == "running"
+    now = time.time() if going else max((event["time"] for event in events), default=0.0)
+    stages = count(events)
+    return {
+        "run_dir": store.path(*parts),
+        "state": state,
+        "seconds": round(now - events[0]["time"], 3) if events else None,
+        "stages": list(described(stages, now, going=going)),
+        "seconds_to_go": seconds_to_go(stages, now)[1] if going else None,
+        "metrics": store.read_json(*parts, "metrics.json"),
+    }
+
+
+def unfinished(store: Store, name: str) -> dict[str, tuple[int, int]]:
+    """Units, and their items, that the last run of config `name` had in flight when it was killed or stopped, by stage.
+
+    Empty where it was neither.
+    """
+    return _unfinished(store, name)[1]
+
+
+def left_behind(store: Store, name: str, again: Collection[str]) -> Iterator[str]:
+    """Lines that say what the last run of config `name` had in flight when it was killed or stopped.
+
+    `again`: the stages of which this run has something to do.
+    """
+    state, stages = _unfinished(store, name)
+    for stage, (units, items) in stages.items():
+        shards, were, them = ("1 shard", "was", "it is") if units == 1 else (f"{units} shards", "were", "they are")
+        end = f"; {them} done again" if stage in again else ""
+        yield f"the last run was {state}: {shards} ({items} items) of {stage} {were} in flight{end}"
+
+
+def _unfinished(store: Store, name: str) -> tuple[str, dict[str, tuple[int, int]]]:
+    runs = store.folders(RUNS, name)
+    last = last_event(store, (RUNS, name, runs[-1])) if runs else None
+    if last is None or last["event"] == "done":
+        return "done", {}
+    state, events = _look(store, (RUNS, name, runs[-1]))
+    if state in ("done", "running"):
+        return state, {}
+    stages = {s.stage: (len(s.in_flight), sum(s.in_flight.values())) for s in count(events).values() if s.in_flight}
+    return state.partition(" ")[0], stages
+
+
+def _look(store: Store, parts: tuple[str, ...]) -> tuple[str, list[Event]]:
+    """The state of a run, and its events. Whether it lives is asked first: what ends in between has then said so."""
+    said = _sign_of_life(store, parts)
+    alive = _is_alive(store, parts, said) if said else None
+    events = read_events(store, parts)
+    for event in reversed(events[-2:]):
+        if event["event"] == "done":
+            return "done", events
+        if event["event"] == "stopped":
+            return f"stopped ({event.get('why', '?')})", events
+    if alive is None:  # it has just begun, or is older than signs of life
+        alive = not events and time.time() - _stamped(parts[-1]) < SILENT
+    return "running" if alive else "killed", events
+
+
+def _stamped(stamp: str) -> float:
+    """When the run of this folder began, in seconds since the epoch; 0 where its name does not tell."""
+    if not re.fullmatch(r"\d{8}T\d{6}\.\d+Z", stamp):
+        return 0.0
+    return float(timegm(time.strptime(stamp.partition(".")[0], "%Y%m%dT%H%M%S")))

@@ -73,6 +73,7 @@ class Done:
     busy: float = 0.0  # seconds in `process`
     cpu: float = 0.0  # core-seconds of that
     node: str = ""  # the host that did it
+    device: str = "cpu"  # or gpu
 
 
 def run_unit(
@@ -99,4 +100,4 @@ def run_unit(
                 cpu += stage.cpu_seconds() - before
             for first in range(0, rows.num_rows, stage.chunk):
                 writer.write(rows.slice(first, stage.chunk))
-    return Done(writer.shard, began, time.time(), busy, cpu, socket.gethostname())
+    return Done(writer.shard, began, time.time(), busy, cpu, socket.gethostname(), stage.device_kind)

@@ -50,6 +50,11 @@ class Stage(ABC):
         return False
 
     @property
+    def device_kind(self) -> Literal["cpu", "gpu"]:
+        """What it computes on, once it is set up."""
+        return "cpu"
+
+    @property
     def weights(self) -> str | None:
         """Digest of the weights it uses."""
         return None

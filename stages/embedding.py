@@ -30,6 +30,10 @@ class Embedding(Stage):
         return self.device != "cpu"
 
     @property
+    def device_kind(self) -> Literal["cpu", "gpu"]:
+        return "cpu" if self._model.device.type == "cpu" else "gpu"
+
+    @property
     def weights(self) -> str:
         return self.model.digest
 

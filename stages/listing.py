@@ -14,6 +14,8 @@ from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.models.text import clean
 from clip2video_pipe.stages.datasets import Caption, Dataset, Video
 
+EMPTY_CAPTION = "empty-caption"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -88,7 +90,7 @@ def _captions(captions: Sequence[Caption], row_of: dict[str, str]) -> tuple[pa.T
             texts[key] = text
             outcomes.append(Outcome(schemas.OK))
         else:
-            outcomes.append(Outcome(schemas.FAILED, "empty-caption", f"nothing is left of {caption.text!r}"))
+            outcomes.append(Outcome(schemas.FAILED, EMPTY_CAPTION, f"nothing is left of {caption.text!r}"))
         for name, value in zip(columns, (caption_id, caption.video_id, key, text), strict=True):
             columns[name].append(value)
     return outcome_table(schemas.CAPTIONS, items, outcomes, columns), texts

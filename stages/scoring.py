@@ -22,6 +22,9 @@ from clip2video_pipe.stages.vectors import Floats, Positions, Vectors, read_vect
 
 READ = ("videos", "captions", "video_embeddings", "caption_embeddings")
 
+NO_CAPTIONS = "no-captions"
+NOT_FINITE = "not-finite"
+
 SOURCE = pa.schema([pa.field("item", pa.string())])
 
 Direction = Literal["text_to_video", "video_to_text"]
@@ -149,7 +152,7 @@ class Scoring(Stage):
     def _failed(self, items: list[str]) -> pa.Table:
         said = {row.pop("item"): Outcome(**row) for row in self._who.failed.to_pylist()}
         # A video whose captions all failed is a column to the others but has no query of its own.
-        unasked = Outcome(FAILED, "no-captions", "all of its captions failed")
+        unasked = Outcome(FAILED, NO_CAPTIONS, "all of its captions failed")
         return outcome_table(self.schema, items, [said.get(item, unasked) for item in items], {})
 
     def _rows(self, side: Side, items: pa.Array, chosen: Positions) -> pa.Table:
@@ -158,7 +161,7 @@ class Scoring(Stage):
         wrong, wrong_scores = _best_wrong(ranked, side.own[chosen])
         k = min(self.top_k, len(side.gallery))
         well = ranked.finite
-        odd = Outcome(FAILED, "not-finite", "a score is not a finite number: are the weights sound?")
+        odd = Outcome(FAILED, NOT_FINITE, "a score is not a finite number: are the weights sound?")
         values = {
             "direction": pa.repeat(side.direction, len(items)),
             "query_id": side.ids.take(pa.array(chosen)),

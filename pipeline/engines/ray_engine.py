@@ -142,10 +142,10 @@ class RayEngine:
         return "no worker has started yet; is the cluster full?"
 
     def _connect(self) -> None:
+        _check_reachable(self._address)
         if ray.is_initialized():
             return
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        _check_reachable(self._address)
         terminated = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(

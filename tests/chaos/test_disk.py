@@ -1,4 +1,4 @@
-"""A disk that is full, or turns read-only, ends the run in a line; what was finished stays, and the next run goes on."""
+"""A disk that is full, or turns read-only, ends a run in a line; what was finished stays, and the next run goes on."""
 
 import shutil
 import subprocess

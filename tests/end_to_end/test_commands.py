@@ -1,10 +1,17 @@
 """The commands around a run: plan, status, make-clips, and how each says what is wrong."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.pipeline.events import EventLog
 
 
 def planned(project, *words):
@@ -58,6 +65,118 @@ def test_status_of_a_run_that_was_killed(project):
     found = json.loads(out)
     assert found["state"] == "killed"
     assert {stage["stage"]: stage["done"] for stage in found["stages"]}["frames"] == 6
+
+
+def test_status_of_what_was_cached(project):
+    project.run()
+    project.run("--set", "model.center_weight=0.2")
+    code, out, _ = project.command("status", "--json")
+    stages = {stage["stage"]: stage for stage in json.loads(out)["stages"]}
+    assert {name: stage["status"] for name, stage in stages.items()} == {
+        "frames": "cached", "video_embeddings": "cached", "caption_embeddings": "cached", "similarity": "done",
+    }  # fmt: skip
+    assert (stages["frames"]["there"], stages["frames"]["done"]) == (6, 0)
+    assert stages["similarity"]["units"] == {"done": 1, "in_flight": 0, "left": 0}
+    project.run("--set", "model.center_weight=0.2")
+    code, out, _ = project.command("status")
+    assert code == 0
+    assert "nothing had to be computed" in out
+
+
+class Watcher:
+    """`status --watch` as a process of its own."""
+
+    def __init__(self, project, *words):
+        command = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "status", str(project.config), *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end(self):
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+def test_watching_ends_with_the_run(project):
+    store = Store(str(project.store))
+    with EventLog(store, ("runs", "small", "20261125T000000.000000Z")) as log:
+        log.add("queued", stage="frames", items=6, units=3)
+        watcher = Watcher(project, "--watch", "0.1")
+        time.sleep(4)
+        assert watcher.process.poll() is None
+    code, out, err = watcher.end()
+    assert (code, err) == (0, "")
+    assert ": done" in out
+    assert "frames" in out
+
+
+def test_ctrl_c_leaves_off_watching_quietly(project):
+    store = Store(str(project.store))
+    with EventLog(store, ("runs", "small", "20261125T000000.000000Z")):
+        watcher = Watcher(project, "--watch")
+        time.sleep(4)
+        watcher.process.send_signal(signal.SIGINT)
+        code, _, err = watcher.end()
+    assert (code, err) == (0, "")
+
+
+def test_watching_takes_seconds_or_none(project):
+    project.run()
+    for words in (["--watch"], ["--watch", "3"], ["--watch=3"], ["--watch", "--set", "name=small"]):
+        code, out, err = project.command("status", *words)
+        assert code == 0, err
+        assert ": done" in out
+    assert project.command("status", "--watch", "--json")[0] == 2
+    assert project.command("status", "--watch", "0")[0] == 2
+
+
+def test_a_plan_says_what_the_rest_costs(project):
+    stages = planned(project)
+    unknown = {"seconds": None, "bytes": None, "gpu_hours": None, "from": None}
+    assert stages["frames"]["estimate"] == stages["similarity"]["estimate"] == unknown
+    assert stages["videos"]["estimate"] is None, "it is the plan itself that makes them"
+    result = project.run()
+    assert {stage["estimate"] for stage in planned(project).values()} == {None}, "nothing is missing"
+    stages = planned(project, "--set", "sampling.max_frames=3", "--set", "name=other")
+    frames, spent = stages["frames"]["estimate"], result["stages"]["frames"]["spent"]
+    assert frames["from"] == result["run_dir"]
+    assert frames["seconds"] == pytest.approx(spent["worker_seconds"], abs=0.002)
+    size = sum(path.stat().st_size for path in project.store.glob("frames/*/*.parquet"))
+    assert frames["bytes"] == spent["bytes"] == size
+    assert frames["gpu_hours"] is None
+    assert stages["caption_embeddings"]["estimate"] is None
+    _, out, _ = project.command("plan", "--json", "--set", "sampling.max_frames=3")
+    total = json.loads(out)["estimate"]
+    assert total["complete"]
+    parts = [stages[name]["estimate"]["seconds"] for name in ("frames", "video_embeddings", "similarity")]
+    assert total["seconds"] == pytest.approx(sum(parts), abs=0.002), "one process does one after the other"
+    _, out, _ = project.command("plan", "--set", "sampling.max_frames=3")
+    assert "all: about " in out
+    assert "GPU-hours" not in out
+
+
+def test_a_plan_for_a_gpu_that_an_earlier_run_had(project):
+    """Pretended: the run's folder says that its units were computed on one."""
+    result = project.run()
+    path = Path(result["run_dir"]) / "run.json"
+    said = json.loads(path.read_text())
+    for stage in said["stages"]:
+        if stage["stage"] == "video_embeddings":
+            stage["spent"] |= {"device": "gpu", "busy_seconds": 7200.0}
+    path.write_text(json.dumps(said))
+    _, out, _ = project.command("plan", "--set", "model.seed=7")
+    assert "GPU-hours" in out
+    assert ", 2.00 GPU-hours, by earlier runs" in out
+
+
+def test_a_full_disk_is_one_line(project, monkeypatch):
+    monkeypatch.setattr("clip2video_pipe.pipeline.run._stamp", lambda: "now")
+    folder = project.store / "runs" / "small" / "now"
+    folder.mkdir(parents=True)
+    (folder / "events.jsonl").symlink_to("/dev/full")
+    code, out, err = project.command("run")
+    assert code == 1
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "events.jsonl cannot be written to: No space left on device" in err
 
 
 def test_status_without_a_run(project):
