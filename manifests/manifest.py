@@ -182,8 +182,8 @@ class Known(NamedTuple):
 def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, again: bool = True) -> Known:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
-    Items whose failure was of one of the classes to `retry` count as not there, and with `again` those whose failure was
-    of the moment.
+    Items whose failure was of one of the classes to `retry` count as not there, and with `again` those whose failure
+    was of the moment.
 
     Manifests answer for shards that are as they were when the manifest was written. One that was changed since is read
     in full, up to SUSPECT_BYTES in all: a store that was copied has new times everywhere. Of the others (of

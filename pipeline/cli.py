@@ -18,6 +18,8 @@ from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.export_command import export_vectors
+from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.run import run as run_config
@@ -53,13 +55,8 @@ app = typer.Typer(
 
 app.add_typer(weights, name="weights")
 app.command("compare")(compare_runs)
+app.command("export")(export_vectors)
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as sampling.max_frames=8."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]
 
 
