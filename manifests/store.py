@@ -28,10 +28,10 @@ class Damaged(StoreError):
 
     def __init__(self, store: "Store", *parts: str, why: str) -> None:
         super().__init__(f"{store.path(*parts)} cannot be used: {why}")
-        self._store, self._parts, self._why = store, parts, why
+        self._store, self._parts, self.why = store, parts, why
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Damaged, why=self._why), (self._store, *self._parts)
+        return partial(Damaged, why=self.why), (self._store, *self._parts)
 
     def drop(self) -> None:
         """Delete what is left of it. Raises OSError."""

@@ -26,6 +26,7 @@ from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.show import counted, show_metrics, show_result
 from clip2video_pipe.pipeline.status import last_run
+from clip2video_pipe.pipeline.verify_command import verify_stores
 from clip2video_pipe.pipeline.weights_commands import weights
 
 
@@ -56,6 +57,7 @@ app = typer.Typer(
 app.add_typer(weights, name="weights")
 app.command("compare")(compare_runs)
 app.command("export")(export_vectors)
+app.command("verify")(verify_stores)
 
 EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]
 
