@@ -19,6 +19,7 @@ from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.export_command import export_vectors
+from clip2video_pipe.pipeline.gc_command import collect_garbage
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
@@ -57,6 +58,7 @@ app = typer.Typer(
 app.add_typer(weights, name="weights")
 app.command("compare")(compare_runs)
 app.command("export")(export_vectors)
+app.command("gc")(collect_garbage)
 app.command("verify")(verify_stores)
 
 EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]

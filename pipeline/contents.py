@@ -15,6 +15,7 @@ STAGES = ("videos", "captions", "query_bank", "frames", "video_embeddings", "cap
 MEMORIES = ("fingerprints.parquet", "durations.parquet")  # what a store remembers of files
 
 _KEY = re.compile(rf"[0-9a-f]{{{keys.KEY_LENGTH}}}")
+_ITEMS = re.compile(rf"items-[0-9a-f]{{{keys.KEY_LENGTH}}}\.parquet")
 _RUN = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 _OF_RUN = re.compile(r"[a-z_-]+\.(json|jsonl|parquet|html)")
 
@@ -29,6 +30,11 @@ def manifests(store: Store) -> Iterator[tuple[str, str]]:
     """Each stage and manifest hash that the store has a folder of."""
     for stage in STAGES:
         yield from ((stage, name) for name in store.folders(ROOT, stage) if _KEY.fullmatch(name))
+
+
+def is_items(file: str) -> bool:
+    """Whether a file of a manifest's folder is a table of items."""
+    return _ITEMS.fullmatch(file) is not None
 
 
 def run_names(store: Store) -> list[str]:
