@@ -1,4 +1,4 @@
-"""The command line: `clip2video-pipe run | plan | status | compare | make-clips | weights`."""
+"""The command line of `clip2video-pipe`: commands that run, plan and show here, the others in files of their own."""
 
 import json
 import signal
@@ -18,6 +18,7 @@ from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.explain_command import explain_video
 from clip2video_pipe.pipeline.export_command import export_vectors
 from clip2video_pipe.pipeline.gc_command import collect_garbage
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 app.add_typer(weights, name="weights")
 app.command("compare")(compare_runs)
+app.command("explain")(explain_video)
 app.command("export")(export_vectors)
 app.command("gc")(collect_garbage)
 app.command("verify")(verify_stores)
