@@ -1,6 +1,7 @@
 """The command line of `clip2video-pipe`: commands that run, plan and show here, the others in files of their own."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (RequestError, WeightsError, DeviceError) as error:
             code, message = errors.BAD_REQUEST, str(error)
+        except BrokenPipeError:  # who read the output has enough: `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(errors.FAULT) from None
         except (StoreError, EngineError, OSError) as error:
             code, message = errors.FAULT, str(error)
         except KeyboardInterrupt:

@@ -20,7 +20,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def collect_garbage(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="All configs whose results are to stay.")],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="All configs whose results are to stay.")],
     delete: Annotated[bool, typer.Option("--delete", help="Delete it; without this, it is only counted.")] = False,
     older_than: Annotated[
         str, typer.Option("--older-than", metavar="TIME", help="Keep what is younger: 30m, 12h, 2d.")

@@ -22,7 +22,7 @@ from clip2video_pipe.pipeline.verify import Progress, verify
 
 
 def verify_stores(
-    configs: Annotated[list[Path] | None, typer.Argument(metavar="[CONFIG]...", help="Configs: their stores.")] = None,
+    configs: Annotated[list[Path] | None, typer.Argument(metavar="CONFIG", help="Configs: their stores.")] = None,
     store: Annotated[str | None, typer.Option("--store", metavar="PATH", help="A store, without a config.")] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Delete what is damaged, so that the next run makes it anew.")

@@ -153,7 +153,7 @@ def test_windows(project, tmp_path):
     found = explained(project, windows[1], *words)
     assert (found["start"], found["end"]) == (3.0, 6.0)
     assert by_stage(found["stages"])["video_embeddings"]["status"] == "ok"
-    code, out, _ = project.command("explain", windows[1], *words)
+    out = project.command("explain", windows[1], *words)[1]
     assert ", from 3 s to 6 s" in out
 
 

@@ -238,3 +238,16 @@ def test_configs_of_two_stores(project, tmp_path, capsys):
     other = project.elsewhere(tmp_path / "other")
     assert main(["gc", str(project.config), str(other.config)]) == 2
     assert "one store at a time" in capsys.readouterr().err
+
+
+def test_in_an_object_store(project, bucket):
+    words = ["--set", "store=s3://bucket/some prefix"]
+    project.run(*words)
+    project.run(*words, "--set", "sampling.max_frames=3")
+    code, out, err = project.command("gc", *words, "--json", "--delete", "--older-than", "0s")
+    assert code == 0, err
+    rows = {row["what"]: row["files"] for row in json.loads(out)["rows"] if row["files"]}
+    assert rows == {"frames": 3, "video_embeddings": 3, "similarity": 1, "manifests": 6}
+    assert project.computed(*words) == {}
+    assert main(["verify", "--store", "s3://bucket/some prefix"]) == 0
+    assert main(["verify", "--store", "s3://bucket/another"]) == 2
