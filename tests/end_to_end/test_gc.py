@@ -157,6 +157,17 @@ def test_what_a_stopped_run_did_stays(project, tmp_path, monkeypatch, stage, sha
     assert project.computed(*words) == twin.computed(*words)
 
 
+def test_scores_stay_while_vectors_are_made_anew(project):
+    project.run()
+    shard = sorted(project.store.glob("video_embeddings/*/*.parquet"))[0]
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert project.command("verify", "--repair")[0] == 0
+    code, out, _ = project.command("gc", "--delete", "--older-than", "0s")
+    assert code == 0
+    assert "all are kept" in out
+    assert project.computed() == {"video_embeddings": 2}
+
+
 def test_leftovers_superseded_tables_and_old_runs_go_and_strangers_stay(project):
     runs = [project.run()["run_dir"] for _ in range(3)]
     frames = next(project.store.glob("frames/*/"))

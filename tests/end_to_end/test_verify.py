@@ -1,16 +1,18 @@
 """`verify`: every file of a store that is not as it was written is found; what it drops, a plain run makes anew."""
 
+import hashlib
 import json
 import os
 import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clip2video_pipe.manifests import fingerprints
 from clip2video_pipe.manifests.keys import digest
 from clip2video_pipe.manifests.manifest import load
-from clip2video_pipe.manifests.shards import check_shard, remove_shard
+from clip2video_pipe.manifests.shards import FOOTER, check_shard, remove_shard
 from clip2video_pipe.manifests.store import Damaged, Store
 from clip2video_pipe.pipeline.cli import main
 
@@ -141,6 +143,31 @@ def test_a_manifest_that_contradicts_itself_or_the_shards(project, why):
     assert code == 1
     [fault] = faults.values()
     assert why in fault["why"]
+
+
+def test_a_manifest_that_names_the_wrong_row(project):
+    project.run()
+    path = one(project, "manifests/frames/*/manifest.json")
+    info = json.loads(path.read_text())
+    table = pq.read_table(path.with_name(info["items"]))
+    rows = pa.array([1, 0, *table["row"].to_pylist()[2:]], pa.int32())
+    data = pa.BufferOutputStream()
+    pq.write_table(table.set_column(table.column_names.index("row"), table.schema.field("row"), rows), data)
+    name = f"items-{hashlib.sha256(data.getvalue()).hexdigest()[:32]}.parquet"
+    path.with_name(name).write_bytes(data.getvalue())
+    rewritten(path, lambda info: info.update(items=name))
+    [fault] = verified(project)[1].values()
+    assert "has another item in some row" in fault["why"]
+
+
+def test_a_footer_that_says_another_stage(project):
+    project.run()
+    path = one(project, "frames/*/*.parquet")
+    table = pq.read_table(path)
+    footer = {**json.loads(table.schema.metadata[FOOTER]), "stage_key": "0" * 32}
+    pq.write_table(table.replace_schema_metadata({FOOTER: json.dumps(footer)}), path, write_page_checksum=True)
+    faults = verified(project)[1]
+    assert faults[str(path.relative_to(project.store))]["why"] == "its footer does not say what is in it"
 
 
 def test_a_shard_of_another_stage_or_name_and_one_that_is_gone(project):
