@@ -41,7 +41,7 @@ def verify(store: Store, *, repair: bool, progress: Progress = lambda *_: None) 
     Holds a row group for each thread, and the items of one manifest. With `repair` bad files are deleted, and
     manifests that count on them, so that what is left is sound. Raises RequestError: no store, or a run is going.
     """
-    if not (store.folders() or store.stamps()) and not (store.local and Path(store.path()).is_dir()):
+    if not (Path(store.path()).is_dir() if store.local else store.folders()):
         raise RequestError(f"verify: there is no store at {store.path()!r}; 'run' makes one")
     if repair:
         refuse_while_live(store, "verify --repair")

@@ -226,6 +226,7 @@ def test_which_store(project, tmp_path, capsys, monkeypatch):
     assert main(["verify", "--store", str(tmp_path / "empty")]) == 0
     assert "nothing is in it, 0 B: sound" in capsys.readouterr().out
     assert main(["verify", "--store", str(tmp_path / "none")]) == 2
+    assert main(["verify", "--store", str(project.config)]) == 2
     assert main(["verify"]) == 2
     capsys.readouterr()
     project.run()
