@@ -73,7 +73,7 @@ class FileMemory:
         self._changed = False
         if store.stamp(name):
             try:
-                table = pq.read_table(store.path(name), filesystem=store.fs)
+                table = pq.read_table(store.path(name), filesystem=store.fs, page_checksum_verification=True)
                 columns = (table[name].to_pylist() for name in COLUMNS)
                 self._known = {(path, what): tuple(said) for path, what, *said in zip(*columns, strict=True)}
             except (OSError, KeyError, pa.ArrowException):
@@ -143,7 +143,7 @@ class FileMemory:
         rows = [(*key, *value) for key, value in sorted(self._known.items())]
         table = pa.table({name: [row[n] for row in rows] for n, name in enumerate(COLUMNS)})
         with suppress(OSError), self._store.writing(self._name) as sink:
-            pq.write_table(table, sink, compression="zstd")
+            pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         self._changed = False
 
 

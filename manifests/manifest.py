@@ -184,10 +184,11 @@ class Known(NamedTuple):
     unread: int  # shards that changed since they were written, and are too much to read
 
 
-def known(store: Store, stage: str, key: str, retry: Collection[str] = ()) -> Known:
+def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, again: bool = True) -> Known:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
-    Items whose failure was of the moment, or of one of the classes to `retry`, count as not there.
+    Items whose failure was of one of the classes to `retry` count as not there, and with `again` those whose failure
+    was of the moment.
 
     Manifests answer for shards that are as they were when the manifest was written. One that was changed since is read
     in full, up to SUSPECT_BYTES in all: a store that was copied has new times everywhere. Of the others (of
@@ -224,8 +225,12 @@ def known(store: Store, stage: str, key: str, retry: Collection[str] = ()) -> Kn
     unsound += [name for name in others if name not in tables]
     if tables:
         _merge_all(found, tables, stamps)
-    found.without(lambda said: said.passing or (said.error is not None and (FAILED in retry or said.error in retry)))
+    found.without(lambda said: (again and said.passing) or _is_of(said.error, retry))
     return Known(found, unsound, unread)
+
+
+def _is_of(error: str | None, classes: Collection[str]) -> bool:
+    return error is not None and (FAILED in classes or error in classes)
 
 
 def _unsound(

@@ -1,5 +1,6 @@
 """Shards: the Parquet files that hold a stage's rows. One place writes them, one reads them."""
 
+import base64
 import bisect
 import contextlib
 import importlib.metadata
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.retries import LostConnection
-from clip2video_pipe.manifests.schemas import ITEM_COLUMNS, MANIFEST_ITEMS, OK
+from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
 FOOTER = b"clip2video"
@@ -175,22 +176,45 @@ def read_shard(store: Store, stage: str, key: str, name: str) -> pa.Table | None
     try:
         with _open(store, stage, key, name) as file, _reading(store, stage, key, name):
             table = file.read(columns=ITEM_COLUMNS)
+            if keys.shard_name(key, table["item"].to_pylist()) != name:
+                return None
+            columns = {"shard": pa.repeat(name, len(table)), "row": pa.array(range(len(table)), pa.int32())}
+            return pa.table({**{n: table[n] for n in ITEM_COLUMNS}, **columns}).cast(MANIFEST_ITEMS)
     except Damaged:
         return None
-    if keys.shard_name(key, table["item"].to_pylist()) != name:
-        return None
-    columns = {"shard": pa.repeat(name, len(table)), "row": pa.array(range(len(table)), pa.int32())}
-    return pa.table({**{n: table[n] for n in ITEM_COLUMNS}, **columns}).cast(MANIFEST_ITEMS)
 
 
 def check_shard(store: Store, stage: str, key: str, name: str) -> None:
-    """Read all of a shard, with its checksums. Raises Damaged."""
+    """Read all of a shard, a row group at a time, with its checksums; hold it to its name and footer.
+
+    Raises Damaged.
+    """
     items: list[str] = []
     with _open(store, stage, key, name) as file, _reading(store, stage, key, name):
-        for group in range(file.metadata.num_row_groups):
-            items += file.read_row_group(group)["item"].to_pylist()
-    if keys.shard_name(key, items) != name:
-        raise damaged(store, stage, key, name, "it holds other items than its name says")
+        footer = json.loads((file.schema_arrow.metadata or {}).get(FOOTER, b"null"))
+        for table in checked(file):
+            items += table["item"].to_pylist()
+            if not set(table["status"].to_pylist()) <= {OK, FAILED}:
+                raise damaged(store, stage, key, name, f"it holds rows that are neither {OK} nor {FAILED}")
+        if keys.shard_name(key, items) != name:
+            raise damaged(store, stage, key, name, "it holds other items than its name says")
+        expected = {"stage": stage, "stage_key": key, "items": keys.digest(items), "rows": len(items)}
+        if not isinstance(footer, dict) or {field: footer.get(field) for field in expected} != expected:
+            raise damaged(store, stage, key, name, "its footer does not say what is in it")
+
+
+def checked(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """A file's row groups, all that can be checked of them. Raises ValueError and what else reading raises.
+
+    No checksum is over the columns' names and types, but a file of ours says them twice.
+    """
+    again = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(file.metadata.metadata[b"ARROW:schema"])))
+    if not file.schema_arrow.equals(again):
+        raise ValueError("its columns are said in two ways")
+    for group in range(file.metadata.num_row_groups):
+        table = file.read_row_group(group)
+        table.validate(full=True)
+        yield table
 
 
 def read_rows(
@@ -263,7 +287,7 @@ def _reading(store: Store, stage: str, key: str, name: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise damaged(store, stage, key, name, "there is no such file") from None
-    except (OSError, IndexError, pa.ArrowException) as error:
+    except (OSError, LookupError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         if isinstance(error, OSError) and (error.errno is not None or isinstance(error, LostConnection)):
             raise StoreError(f"shard {store.path(stage, key, name + SUFFIX)} cannot be read: {why}") from error

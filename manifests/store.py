@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,10 +29,10 @@ class Damaged(StoreError):
 
     def __init__(self, store: "Store", *parts: str, why: str) -> None:
         super().__init__(f"{store.path(*parts)} cannot be used: {why}")
-        self._store, self._parts, self._why = store, parts, why
+        self._store, self._parts, self.why = store, parts, why
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Damaged, why=self._why), (self._store, *self._parts)
+        return partial(Damaged, why=self.why), (self._store, *self._parts)
 
     def drop(self) -> None:
         """Delete what is left of it. Raises OSError."""
@@ -86,6 +87,11 @@ class Store:
         """What writers that were killed left in a folder: name and stamp of each."""
         return {f.base_name: self._stamp(f) for f in self._files(*folder) if f.base_name.endswith(TEMPORARY)}
 
+    def ages(self, *folder: str) -> dict[str, float]:
+        """Seconds since each file of a folder was written, those of killed writers among them."""
+        now = time.time()
+        return {f.base_name: now - f.mtime_ns / 1e9 if f.mtime_ns else 0.0 for f in self._files(*folder)}
+
     def open(self, *parts: str) -> Any:
         """A file to read from and to seek in. Raises OSError."""
         return self.fs.open_input_file(self.path(*parts))
@@ -118,6 +124,12 @@ class Store:
         """Delete a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.delete_file(self.path(*parts))
+
+    def remove_folder(self, *folder: str) -> None:
+        """Delete a folder, if it is there and empty. Object stores have none."""
+        if self.local:
+            with contextlib.suppress(OSError):
+                Path(self.path(*folder)).rmdir()
 
     @contextlib.contextmanager
     def writing(self, *parts: str, keep: Keep | None = None) -> Iterator[Any]:

@@ -1,6 +1,7 @@
-"""The command line: `clip2video-pipe run | plan | status | compare | make-clips | weights`."""
+"""The command line of `clip2video-pipe`: commands that run, plan and show here, the others in files of their own."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,11 @@ from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.estimates import UNKNOWN, estimates
+from clip2video_pipe.pipeline.explain_command import explain_video
+from clip2video_pipe.pipeline.export_command import export_vectors
+from clip2video_pipe.pipeline.gc_command import collect_garbage
 from clip2video_pipe.pipeline.interrupts import Interrupts
+from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.retrying import classes_to_retry
@@ -25,6 +30,7 @@ from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.show import counted, show_plan, show_result
 from clip2video_pipe.pipeline.status_command import StatusCommand, status
+from clip2video_pipe.pipeline.verify_command import verify_stores
 from clip2video_pipe.pipeline.weights_commands import weights
 
 
@@ -36,6 +42,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (RequestError, WeightsError, DeviceError) as error:
             code, message = errors.BAD_REQUEST, str(error)
+        except BrokenPipeError:  # who read the output has enough: `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(errors.FAULT) from None
         except (StoreError, EngineError, OSError) as error:
             code, message = errors.FAULT, str(error)
         except KeyboardInterrupt:
@@ -55,13 +64,11 @@ app = typer.Typer(
 app.add_typer(weights, name="weights")
 app.command("compare")(compare_runs)
 app.command("status", cls=StatusCommand)(status)
+app.command("explain")(explain_video)
+app.command("export")(export_vectors)
+app.command("gc")(collect_garbage)
+app.command("verify")(verify_stores)
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as sampling.max_frames=8."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]
 Address = Annotated[
     str | None,

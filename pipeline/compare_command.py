@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from clip2video_pipe.pipeline.compare import compare
+from clip2video_pipe.pipeline.options import AsJson
 from clip2video_pipe.pipeline.show import number
 
 
 def compare_runs(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of runs, or configs: their last run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show runs side by side: figures, the difference to the first, and a paired bootstrap of R@1."""
     found = compare(runs)

@@ -49,6 +49,7 @@ class Step:
     stage: Stage | None = None  # None: the rows are the driver's own listing
     kept: bool = True  # otherwise its shards go when they are used: there is nothing that a manifest could name
     retry: Collection[str] = ()  # classes of failures that count as not there
+    again: bool = True  # whether those of the moment do
     manifest: Manifest | None = field(init=False)
     cached: bool = field(init=False)  # whether its manifest was there before this run
     changed: int = field(init=False)  # shards that are not in the store as its manifest says
@@ -58,7 +59,7 @@ class Step:
     def __post_init__(self) -> None:
         found = load(self.store, self.name, self.hash)
         self.changed = found.changed() if found else 0
-        self.passing = found.passing if found else 0
+        self.passing = found.passing if found and self.again else 0
         self.retried = found.failed(self.retry) if found else 0
         self.cached = found is not None and not (self.changed or self.passing or self.retried)
         self.manifest = found if self.cached else None
@@ -74,7 +75,7 @@ class Step:
     @cached_property
     def known(self) -> Known:
         """What the store has of its key, where its manifest is not there or does not tell."""
-        return known(self.store, self.name, self.identity.key, self.retry)
+        return known(self.store, self.name, self.identity.key, self.retry, again=self.again)
 
     @cached_property
     def places(self) -> Places:
@@ -239,10 +240,11 @@ class Plan:
         return [*captions, *(row["item"] for row in videos if row["video_id"] in described)]
 
 
-def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] = ()) -> Plan:
+def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] = (), again: bool = True) -> Plan:
     """Read the dataset and the store; with `remember`, write down the fingerprints, and nothing else.
 
-    Items that failed with a class of `retry` count as not there.
+    Items that failed with a class of `retry` count as not there, and those that failed for a reason of the moment:
+    a run tries them again. Without `again` the latter are as the last run left them.
 
     Raises RequestError, or WeightsError where weights are not there any more.
     """
@@ -293,7 +295,7 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
     described = bool(listing.captions.num_rows)
     bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
     texts = listing.texts if bank is None else listing.texts | dict(zip(*_columns(bank, "item", "text"), strict=True))
-    embeddings = Step(store, videos.identity, list(listing.sources), videos, retry=retry)
+    embeddings = Step(store, videos.identity, list(listing.sources), videos, retry=retry, again=again)
     keep = config.run.keep_frames
     return Plan(
         config=config,
@@ -308,10 +310,13 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
             frames,
             kept=keep,
             retry=retry,
+            again=again,
         ),
         video_embeddings=embeddings,
         captions=_listed(store, "captions", listing.captions, {}) if described else None,
-        caption_embeddings=Step(store, captions.identity, list(texts), captions, retry=retry) if described else None,
+        caption_embeddings=Step(store, captions.identity, list(texts), captions, retry=retry, again=again)
+        if described
+        else None,
         query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
         bank=bank,
         texts=texts,

@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from typer.core import TyperCommand
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import open_store
 from clip2video_pipe.pipeline.show import counted, duration, show_metrics
 from clip2video_pipe.pipeline.status import last_run
@@ -34,12 +34,9 @@ class StatusCommand(TyperCommand):
 
 
 def status(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as conf/demo.yaml.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as store=s3://bucket/prefix."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
     watch: Annotated[
         float | None,
         typer.Option(

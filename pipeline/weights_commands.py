@@ -12,14 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from clip2video_pipe.models.sources import PUBLISHED, published
+from clip2video_pipe.pipeline.options import AsJson
 
 if TYPE_CHECKING:
     from clip2video_pipe.models.fetching import Report
     from clip2video_pipe.models.inspection import Description
 
 weights = typer.Typer(no_args_is_help=True, help="Look into weights files, and fetch published ones.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @weights.command()

@@ -43,8 +43,8 @@ class Entrants:
 
 def entrants(videos: pa.Table, captions: pa.Table, video_outcomes: pa.Table, caption_outcomes: pa.Table) -> Entrants:
     """Join the listings with the outcomes (of ITEM) of video_embeddings and caption_embeddings."""
-    videos = _joined(videos, "video", "video_id", video_outcomes)
-    captions = _joined(captions, "caption", "caption_id", caption_outcomes, "video_id")
+    videos = with_outcomes(videos, "video", "video_id", video_outcomes)
+    captions = with_outcomes(captions, "caption", "caption_id", caption_outcomes, "video_id")
     owner = pc.index_in(captions["video_id"], videos["id"].combine_chunks())
     said = videos.take(owner)
     orphaned = pc.and_(pc.equal(captions["status"], OK), pc.not_equal(said["status"], OK))
@@ -62,8 +62,11 @@ def entrants(videos: pa.Table, captions: pa.Table, video_outcomes: pa.Table, cap
     )
 
 
-def _joined(listing: pa.Table, content: str, name: str, outcomes: pa.Table, *more: str) -> pa.Table:
-    """Listing rows with the outcome of their content in place of their own, where their own is well."""
+def with_outcomes(listing: pa.Table, content: str, name: str, outcomes: pa.Table, *more: str) -> pa.Table:
+    """Listing rows with the outcome of their content in place of their own, where their own is well.
+
+    Columns: those of ITEM, `content` (its key), `id`, and `more`.
+    """
     rows = listing.select([*ITEM_COLUMNS, content, name, *more])
     rows = rows.rename_columns([*ITEM_COLUMNS, "content", "id", *more])
     found = outcomes.take(pc.index_in(rows["content"], outcomes["item"].combine_chunks()))

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from clip2video_pipe.manifests import schemas
 from clip2video_pipe.manifests.manifest import Manifest, load
 from clip2video_pipe.manifests.schemas import FAILED, OK
-from clip2video_pipe.manifests.shards import Outcome, outcome_table, read_rows, well
+from clip2video_pipe.manifests.shards import Outcome, outcome_table
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.stages.base import Stage, unkeyed
 from clip2video_pipe.stages.entrants import Entrants, entrants
 from clip2video_pipe.stages.ranking import QUERIES, Gallery, Ranked
-from clip2video_pipe.stages.vectors import Floats, Positions, Vectors, read_vectors
+from clip2video_pipe.stages.vectors import Floats, Positions, Vectors, first_row, joined, joined_width, read_vectors
 
 READ = ("videos", "captions", "video_embeddings", "caption_embeddings")
 
@@ -99,8 +99,8 @@ class Scoring(Stage):
         """Of all videos, and of all captions: in memory as far as half of what may be held is enough for."""
         contents = [who.videos["content"].combine_chunks(), who.captions["content"].combine_chunks()]
         free, found = self.memory // 2, []
-        for stage, wanted, join in zip(READ[2:], contents, (_plain, self._weighted), strict=True):
-            width = _width(loaded[stage])
+        for stage, wanted, join in zip(READ[2:], contents, (joined, self._weighted), strict=True):
+            width = joined_width(loaded[stage])
             size = 4 * width * len(wanted)
             found.append(read_vectors(loaded[stage], wanted, width, join, in_memory=size <= free))
             free -= size if size <= free else 0
@@ -115,15 +115,11 @@ class Scoring(Stage):
 
     def _scale(self, captions: Manifest) -> float:
         """exp(logit_scale): the same for all captions."""
-        return next(float(row["scale"][0].as_py()) for row in _first(captions))
+        return next(float(row["scale"][0].as_py()) for row in first_row(captions))
 
     def _weighted(self, table: pa.Table) -> Floats:
         """The weights of both products and the scale go into the caption's side."""
-        both = list(_matrices(table))
-        weights = [self.center_weight, 1 - self.center_weight] if len(both) == 2 else [1.0]
-        scale = table["scale"].to_numpy().astype(np.float32)[:, None]
-        joined = [scale * np.float32(w) * vectors for w, vectors in zip(weights, both, strict=True)]
-        return np.concatenate(joined, axis=1)
+        return joined(table, (self.center_weight, 1 - self.center_weight))
 
     def rows_at_once(self, gallery: Gallery) -> int:
         """How many queries are multiplied at a time, so that scores take an eighth of the memory at most."""
@@ -224,25 +220,3 @@ def _best_wrong(ranked: Ranked, own: Positions) -> tuple[Positions, npt.NDArray[
 def _lists(values: pa.Array, rows: int, width: int) -> pa.Array:
     """`rows` lists of `width` values."""
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(width)), values)
-
-
-def _width(manifest: Manifest) -> int:
-    """Of the joined vectors: 0 where no row is well."""
-    return sum(matrix.shape[1] for table in _first(manifest) for matrix in _matrices(table))
-
-
-def _first(manifest: Manifest) -> Iterator[pa.Table]:
-    """The first row that is well."""
-    first = well(manifest.items).slice(0, 1)
-    places = zip(first["shard"].to_pylist(), first["row"].to_pylist(), strict=True)
-    return read_rows(manifest.store, manifest.stage, manifest.key, places, chunk=1)
-
-
-def _plain(table: pa.Table) -> Floats:
-    return np.concatenate(list(_matrices(table)), axis=1)
-
-
-def _matrices(table: pa.Table) -> list[Floats]:
-    """float32 [rows, D] of the global and, where the model has one, the aligned vectors."""
-    columns = [table[name].combine_chunks() for name in ("global", "aligned")]
-    return [column.flatten().to_numpy().reshape(table.num_rows, -1) for column in columns if not column.null_count]

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.manifest import Manifest
-from clip2video_pipe.manifests.shards import read_rows
+from clip2video_pipe.manifests.shards import read_rows, well
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -70,6 +70,35 @@ class Vectors:
         for n, place in enumerate(at.tolist()):
             rows[n] = self.read(place, place + 1)[0]
         return rows
+
+
+def joined(table: pa.Table, weights: tuple[float, float] = (1.0, 1.0)) -> Floats:
+    """float32 [rows, 2 D] `[a * global, b * aligned]` of rows of video_embeddings or caption_embeddings (reference 15).
+
+    Captions' are times their scale, exp(logit_scale). [rows, D] `global` for models without an alignment block.
+    """
+    both = _matrices(table)
+    scale = table["scale"].to_numpy().astype(np.float32)[:, None] if "scale" in table.column_names else np.float32(1)
+    factors = weights if len(both) == 2 else (1.0,)
+    return np.concatenate([scale * np.float32(f) * vectors for f, vectors in zip(factors, both, strict=True)], axis=1)
+
+
+def joined_width(manifest: Manifest) -> int:
+    """Of the joined vectors: 0 where no row is well."""
+    return sum(matrix.shape[1] for table in first_row(manifest) for matrix in _matrices(table))
+
+
+def first_row(manifest: Manifest) -> Iterator[pa.Table]:
+    """The first row that is well."""
+    first = well(manifest.items).slice(0, 1)
+    places = zip(first["shard"].to_pylist(), first["row"].to_pylist(), strict=True)
+    return read_rows(manifest.store, manifest.stage, manifest.key, places, chunk=1)
+
+
+def _matrices(table: pa.Table) -> list[Floats]:
+    """float32 [rows, D] of the global and, where the model has one, the aligned vectors."""
+    columns = [table[name].combine_chunks() for name in ("global", "aligned")]
+    return [column.flatten().to_numpy().reshape(table.num_rows, -1) for column in columns if not column.null_count]
 
 
 def read_vectors(

@@ -1,11 +1,17 @@
 """A small corpus of generated clips, and the command line run in this process."""
 
+import contextlib
 import json
+import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.pipeline.events import ALIVE, RUNS, EventLog
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
 CONFIG = """\
@@ -53,6 +59,17 @@ class Project:
         code = main([words[0], str(self.config), *words[1:]])
         out, err = self._capsys.readouterr()
         return code, out, err
+
+    @contextlib.contextmanager
+    def going(self):
+        """As if another run of the config were going: a sign of life, and events without an end."""
+        with EventLog(Store(str(self.store)), (RUNS, "small", "20300101T000000.000000Z")) as log:
+            log.add("run", config="small", host=socket.gethostname(), pid=os.getpid())
+            give_up = time.monotonic() + 10
+            while not list(self.store.glob(f"{RUNS}/small/2030*/{ALIVE}")):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            yield
 
     def run(self, *words):
         """The JSON of a run, its stages by name."""
