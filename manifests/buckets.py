@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
@@ -153,6 +154,7 @@ def _client(base: str, patience: int, more: int) -> S3Store | GCSStore:
     seconds = f"{patience + more}s"
     options: Any = {"connect_timeout": f"{min(5, patience)}s", "read_timeout": seconds, "timeout": f"{600 + more}s"}
     # One quick try more is for connections that a server had closed; all else is for `retried`.
-    retry: Any = {"max_retries": 1, "backoff": {"init_backoff": "100ms", "max_backoff": "1s"}}
+    retry: Any = {"max_retries": 1, "backoff": {"init_backoff": timedelta(seconds=0.1)}}
     store = S3Store if kind == "s3" else GCSStore
-    return store(Url(base).host, client_options={**options, **web}, retry_config=retry, **said)
+    options |= web
+    return store(Url(base).host, client_options=options, retry_config=retry, **said)

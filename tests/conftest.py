@@ -16,7 +16,7 @@ import pytest
 from clip2video_pipe.manifests import retries
 
 GOLDEN = Path(__file__).parent / "golden"
-SECRET = "hunter2/hunter2+hunter2"
+SECRET = "hunter2/hunter2+hunter2"  # noqa: S105
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 
 
