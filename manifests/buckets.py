@@ -72,10 +72,11 @@ class Bucket:
 
         It may be ours: the answer to a try that did its work may have been lost.
         """
-        size = memoryview(data).nbytes
+        data = memoryview(data).cast("B")
+        size = data.nbytes
         if size > LARGEST:
             raise Rejected(f"is {size / 1e9:.1f} GB, and an object store takes {LARGEST / 1e9:.1f} at once")
-        client = self._client(size // SLOWEST // PATIENCE * PATIENCE)
+        client = self._client(size // SLOWEST // 30 * 30)
         mode: Any = "create" if new else "overwrite"
         self._tried(lambda: obstore.put(client, key, data, mode=mode, use_multipart=False), new=new)
 
@@ -104,7 +105,9 @@ class Bucket:
             raise FileNotFoundError(_absent(str(error))) from None
         except PreconditionError:
             raise Changed("it changed while it was read") from None
-        except ValueError:
+        except ValueError as error:
+            if "path" not in str(error):
+                raise
             raise Rejected("object stores are not asked for names with '//', '.' or '..' in them") from None
         except AlreadyExistsError:
             if new:
@@ -148,11 +151,11 @@ def bucket(base: str) -> Bucket:
 
 
 @cache
-def _client(base: str, patience: int, more: int) -> S3Store | GCSStore:
+def _client(base: str, patience: float, more: int) -> S3Store | GCSStore:
     """`more`: seconds that sending takes: until all is sent no answer is due."""
     kind, said, web = settings(Url(base))
-    seconds = f"{patience + more}s"
-    options: Any = {"connect_timeout": f"{min(5, patience)}s", "read_timeout": seconds, "timeout": f"{600 + more}s"}
+    limits = {"connect_timeout": min(5, patience), "read_timeout": patience + more, "timeout": 600 + more}
+    options: Any = {name: timedelta(seconds=limit) for name, limit in limits.items()}
     # One quick try more is for connections that a server had closed; all else is for `retried`.
     retry: Any = {"max_retries": 1, "backoff": {"init_backoff": timedelta(seconds=0.1)}}
     store = S3Store if kind == "s3" else GCSStore
