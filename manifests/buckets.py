@@ -76,7 +76,7 @@ class Bucket:
         size = data.nbytes
         if size > LARGEST:
             raise Rejected(f"is {size / 1e9:.1f} GB, and an object store takes {LARGEST / 1e9:.1f} at once")
-        client = self._client(size // SLOWEST // 30 * 30)
+        client = self._client(-(-(size // SLOWEST) // 30) * 30)  # in steps: each has a client of its own
         mode: Any = "create" if new else "overwrite"
         self._tried(lambda: obstore.put(client, key, data, mode=mode, use_multipart=False), new=new)
 

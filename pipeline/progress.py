@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +55,9 @@ class EventLog:
         if self._file:
             self._file.close()
         else:
-            self._store.write("".join(self._lines).encode(), *self._parts)
+            # What went wrong is said, and not that this could not be written either.
+            with suppress(OSError) if error else nullcontext():
+                self._store.write("".join(self._lines).encode(), *self._parts)
 
 
 @dataclass
