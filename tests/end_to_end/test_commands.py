@@ -75,7 +75,7 @@ def test_status_without_a_run(project):
         (["plan", "{config}", "--set", "nam=x"], "did you mean 'name'"),
         (["plan", "{config}", "--engine", "slurm"], "'ray' or 'inline'"),
         (["run", "{config}", "--set", "run.address=auto"], "inline engine runs here"),
-        (["run", "{config}", "--set", "store=s4://x/y"], "store 's4://x/y' cannot be opened"),
+        (["run", "{config}", "--set", "store=s4://x/y"], "store 's4://...' cannot be opened"),
         (["run", "{config}", "--set", "store={config}"], "is not a folder"),
         (["make-clips", "{config}"], "make-clips"),
     ],

@@ -77,7 +77,7 @@ def test_relative_paths_start_at_an_address(project, served, s3, clips, lines, s
     assert f"/some clips/{first.name}" not in [path for path, _ in served.asked], "the first root has it"
 
 
-def test_a_prefix_of_a_bucket_is_a_folder_and_is_cut_into_windows(project, s3, clips, lines, tmp_path):
+def test_a_prefix_of_a_bucket_is_a_folder_and_is_cut_into_windows(project, s3, clips, lines, tmp_path, decoded_here):
     films = tmp_path / "films"
     for number, name in enumerate(("a.mp4", "deep/b.mp4", ".hidden/c.mp4", "notes.txt")):
         data = (clips / lines[number]["video"]).read_bytes()
