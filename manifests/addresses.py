@@ -15,8 +15,8 @@ _OBJECT = re.compile(r"(?:(?P<user>[^@/?]*)@)?(?P<host>[^@/?:]+)(?:/(?P<path>[^?
 class Url:
     """An address. As text it lacks what may be secret, its user, password and query; `full` has them.
 
-    Keys of `s3://` and `gs://` are as the object store has them, with no %20 for a blank; behind a `?` come pyarrow's
-    options (`region`, `endpoint_override`). Raises ValueError for what is no address.
+    Keys of `s3://` and `gs://` are as the object store has them, with no %20 for a blank; behind a `?` come options
+    (`region`, `endpoint_override`). Raises ValueError for what is no address.
     """
 
     full: str
@@ -58,6 +58,11 @@ class Url:
         parts = urlsplit(self.full)
         user, _, host = parts.netloc.rpartition("@")
         return user, host, parts.path.removeprefix("/"), parts.query
+
+    @property
+    def user(self) -> str:
+        """User and password, as they are written."""
+        return self._parts[0]
 
     @property
     def host(self) -> str:

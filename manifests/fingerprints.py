@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests.addresses import Location, Url
 from clip2video_pipe.manifests.remote import SETTLED, open_remote
+from clip2video_pipe.manifests.retries import LostConnection
 from clip2video_pipe.manifests.store import Store
 
 Extent = Literal["sampled", "full"]
@@ -71,13 +72,16 @@ class FileMemory:
         self._name = name
         self._known: dict[tuple[bytes, str], tuple[int, int, int, str]] = {}
         self._changed = False
-        if store.stamp(name):
-            try:
-                table = pq.read_table(store.path(name), filesystem=store.fs, page_checksum_verification=True)
+        try:
+            data = store.read(name)
+            if data is not None:
+                table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
                 columns = (table[name].to_pylist() for name in COLUMNS)
                 self._known = {(path, what): tuple(said) for path, what, *said in zip(*columns, strict=True)}
-            except (OSError, KeyError, pa.ArrowException):
-                self._changed = True
+        except LostConnection:
+            raise
+        except (OSError, KeyError, pa.ArrowException):
+            self._changed = True
 
     def of(self, paths: Sequence[Location], what: str, read: Callable[[Location], str]) -> list[str | OSError]:
         """What `read` says of each file, as far as that is not known, or the error that it gave."""

@@ -66,7 +66,7 @@ class Manifest:
     def shards(self) -> dict[str, Written]:
         """The shards that its items lie in, as they were when it was written."""
         said = self.info["shards"]
-        return {n: Written(s["rows"], Stamp(s["bytes"], s["modified"])) for n, s in said.items()}
+        return {n: Written(s["rows"], Stamp(s["bytes"], s["modified"], s["tag"])) for n, s in said.items()}
 
     @property
     def items(self) -> pa.Table:
@@ -166,7 +166,7 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
         "items": name,
         "items_stamp": store.stamp(*folder, name),
         "shards": {
-            name: {"bytes": said.stamp.size, "modified": said.stamp.modified, "rows": said.rows}
+            name: {"bytes": said.stamp.size, "modified": said.stamp.modified, "tag": said.stamp.tag, "rows": said.rows}
             for name, said in shards.items()
         },
         "versions": versions(),

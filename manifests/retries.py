@@ -22,6 +22,10 @@ class Changed(OSError):
     """A remote file that became another while it was read."""
 
 
+class Rejected(OSError):
+    """A request for a remote file that the server will not do, however often it is asked."""
+
+
 class TryAgain(Exception):
     """A try that failed and may go well the next time.
 

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clip2video_pipe.manifests import keys
-from clip2video_pipe.manifests.retries import LostConnection
 from clip2video_pipe.manifests.schemas import FAILED, ITEM_COLUMNS, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
@@ -276,8 +275,17 @@ def _open(store: Store, stage: str, key: str, name: str) -> Iterator[pq.ParquetF
     with contextlib.ExitStack() as stack:
         with _reading(store, stage, key, name):
             source = stack.enter_context(store.open(stage, key, name + SUFFIX))
-            file = pq.ParquetFile(source, page_checksum_verification=True)
-        yield file
+        try:
+            with _reading(store, stage, key, name):
+                file = pq.ParquetFile(source, page_checksum_verification=True)
+            yield file
+        except Damaged as error:
+            lost: BaseException | None = getattr(source, "error", None)
+            if lost is None:
+                raise
+            if not isinstance(lost, Exception):
+                raise lost from error  # an interrupt
+            raise _unread(store, stage, key, name, lost) from lost
 
 
 @contextlib.contextmanager
@@ -288,10 +296,19 @@ def _reading(store: Store, stage: str, key: str, name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise damaged(store, stage, key, name, "there is no such file") from None
     except (OSError, LookupError, TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, LostConnection)):
-            raise StoreError(f"shard {store.path(stage, key, name + SUFFIX)} cannot be read: {why}") from error
-        raise damaged(store, stage, key, name, why) from error
+        # Of OSErrors, pyarrow raises plain ones without a number for what it cannot make sense of.
+        if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+            raise _unread(store, stage, key, name, error) from error
+        raise damaged(store, stage, key, name, _first_line(error)) from error
+
+
+def _unread(store: Store, stage: str, key: str, name: str, error: Exception) -> StoreError:
+    path = store.path(stage, key, name + SUFFIX)
+    return StoreError(f"shard {path} cannot be read: {_first_line(error).removeprefix(f'{path}: ')}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def well(table: pa.Table) -> pa.Table:

@@ -8,12 +8,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from clip2video_pipe.manifests.addresses import Url, is_remote, shown
 from clip2video_pipe.manifests.faults import point
+from clip2video_pipe.manifests.remote import RemoteFile
+from clip2video_pipe.manifests.retries import Changed, LostConnection, Rejected
+
+if TYPE_CHECKING:
+    from clip2video_pipe.manifests.buckets import Bucket
 
 TEMPORARY = ".tmp"
 
@@ -43,63 +49,114 @@ class Stamp(NamedTuple):
     """What a folder's listing says of a file: who changes the file changes its stamp."""
 
     size: int  # bytes
-    modified: int | None  # nanoseconds since the epoch; None in an object store, where nobody writes into a file
+    modified: int | None  # nanoseconds since the epoch; None in an object store, which says more:
+    tag: str | None = None  # another where the content is
 
 
 class Store:
-    """Files below `url`: a local path, or any address that `pyarrow.fs` knows (`s3://bucket/prefix`)."""
+    """Files below `url`: a local path, or an address of an object store (`s3://bucket/prefix`, `gs://`).
+
+    Of an object store all may raise OSError: LostConnection when it could not be reached in all tries, PermissionError,
+    Rejected, Changed.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._bucket: Bucket | None = None
         try:
-            if "://" in url:
-                self.fs, self.base = pafs.FileSystem.from_uri(url)
+            if is_remote(url):
+                self._place = Url(url)
+                if not self._place.is_object:
+                    raise ValueError("a web server cannot be written to")
+                from clip2video_pipe.manifests.objects import bucket_of  # loaded where there is one
+
+                self._bucket, self.base = bucket_of(self._place), str(self._place).rstrip("/")
+            elif "://" in url and not url.startswith("file://"):
+                raise ValueError("it has to be a folder, s3://bucket/folder or gs://bucket/folder")
+            elif "://" in url:
+                self._fs, self.base = pafs.FileSystem.from_uri(url)
             else:
-                self.fs, self.base = pafs.LocalFileSystem(), str(Path(url).absolute())
-                self.fs.get_file_info(self.base)  # names that cannot be said to a file system end here
+                self._fs, self.base = pafs.LocalFileSystem(), str(Path(url).absolute())
+                self._fs.get_file_info(self.base)  # names that cannot be said to a file system end here
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise StoreError(f"store {url!r} cannot be opened: {error}") from error
-        self.local = isinstance(self.fs, pafs.LocalFileSystem)
+            said = shown(url) if is_remote(url) or "://" not in url else f"{url.partition('://')[0]}://..."
+            raise StoreError(f"store {said!r} cannot be opened: {error}") from error
+        self.local = self._bucket is None
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         # Workers get the place, not this process's connection; a relative path means the driver's folder.
         return Store, (self.base if self.local else self.url,)
 
+    def reach(self) -> None:
+        """Ask an object store whether it is there, and for us. Raises StoreError, which says the way out."""
+        if self._bucket is None:
+            return
+        try:
+            with self._named():
+                self._bucket.folder(self._key())
+        except PermissionError as error:
+            raise StoreError(
+                f"store {error}; keys are looked for in the environment (AWS_ACCESS_KEY_ID, or for gs:// "
+                "GOOGLE_APPLICATION_CREDENTIALS), in ~/.aws, in the machine's role, and in the address (key:secret@)"
+            ) from error
+        except FileNotFoundError as error:
+            raise StoreError(f"store {self.path()}: {error}; make it, or correct the address") from error
+        except Rejected as error:
+            raise StoreError(f"store {error}") from error
+
     def path(self, *parts: str) -> str:
-        """Path of a file as `self.fs` wants it; on a local store, one to show to people."""
+        """Path of a file, or its address without secrets: to show to people, and on a local store to open."""
         return "/".join((self.base, *parts))
 
     def stamps(self, *folder: str) -> dict[str, Stamp]:
         """Name and stamp of each finished file of a folder; empty where there is no such folder."""
-        return {f.base_name: self._stamp(f) for f in self._files(*folder) if not f.base_name.endswith(TEMPORARY)}
+        return {name: stamp for name, (stamp, _) in self._listed(*folder).items() if not name.endswith(TEMPORARY)}
 
     def stamp(self, *parts: str) -> Stamp | None:
         """Of one file; None where there is none."""
-        info = self.fs.get_file_info(self.path(*parts))
-        return self._stamp(info) if info.is_file else None
+        if self._bucket is None:
+            info = self._fs.get_file_info(self.path(*parts))
+            return Stamp(info.size, info.mtime_ns) if info.is_file else None
+        try:
+            with self._named(*parts):
+                return _stamp(self._bucket.look(self._key(*parts)))
+        except FileNotFoundError:
+            return None
 
     def folders(self, *folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
-        selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
-        return sorted(f.base_name for f in self.fs.get_file_info(selector) if not f.is_file)
+        if self._bucket is None:
+            selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
+            return sorted(f.base_name for f in self._fs.get_file_info(selector) if not f.is_file)
+        with self._named(*folder):
+            return sorted(path.rpartition("/")[2] for path in self._bucket.folder(self._key(*folder))[1])
 
     def leftovers(self, *folder: str) -> dict[str, Stamp]:
         """What writers that were killed left in a folder: name and stamp of each."""
-        return {f.base_name: self._stamp(f) for f in self._files(*folder) if f.base_name.endswith(TEMPORARY)}
+        return {name: stamp for name, (stamp, _) in self._listed(*folder).items() if name.endswith(TEMPORARY)}
 
     def ages(self, *folder: str) -> dict[str, float]:
         """Seconds since each file of a folder was written, those of killed writers among them."""
         now = time.time()
-        return {f.base_name: now - f.mtime_ns / 1e9 if f.mtime_ns else 0.0 for f in self._files(*folder)}
+        return {name: now - written for name, (_, written) in self._listed(*folder).items()}
 
     def open(self, *parts: str) -> Any:
         """A file to read from and to seek in. Raises OSError."""
-        return self.fs.open_input_file(self.path(*parts))
+        if self._bucket is None:
+            return self._fs.open_input_file(self.path(*parts))
+        from clip2video_pipe.manifests.objects import ObjectSource
+
+        url = self._place.at(self._key(*parts))
+        with self._named(*parts):
+            return RemoteFile(url, ObjectSource(url))
 
     def read(self, *parts: str) -> bytes | None:
         """Bytes of a file; None where there is none."""
         try:
-            with self.fs.open_input_stream(self.path(*parts)) as stream:
+            if self._bucket is not None:
+                with self._named(*parts):
+                    return self._bucket.read(self._key(*parts))
+            with self._fs.open_input_stream(self.path(*parts)) as stream:
                 data: bytes = stream.read()
                 return data
         except FileNotFoundError:
@@ -123,7 +180,11 @@ class Store:
     def remove(self, *parts: str) -> None:
         """Delete a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self.fs.delete_file(self.path(*parts))
+            if self._bucket is None:
+                self._fs.delete_file(self.path(*parts))
+            else:
+                with self._named(*parts):
+                    self._bucket.delete(self._key(*parts))
 
     def remove_folder(self, *folder: str) -> None:
         """Delete a folder, if it is there and empty. Object stores have none."""
@@ -138,19 +199,20 @@ class Store:
         Where a file has that name by then, and `keep` finds that it is as good, that one stays.
 
         Locally: a temporary file beside it, flushed to the disk, renamed over it. An object store shows an object
-        only when all of it is there, but would also show the part of one whose writer failed: so it is sent at once.
+        only when all of it is there, but would also show the part of one whose writer failed: so it is sent at once,
+        with `keep` on condition that there is none.
         """
-        if self.local:
-            with self._local("/".join(parts), keep) as sink:
+        name = "/".join(parts)
+        if self._bucket is None:
+            with self._local(name, keep) as sink:
                 yield sink
             return
         buffer = pa.BufferOutputStream()
         yield buffer
-        point(f"before {'/'.join(parts)}")
-        if keep is None or self.stamp(*parts) is None or not keep():
-            with self.fs.open_output_stream(self.path(*parts)) as stream:
-                stream.write(buffer.getvalue())
-        point(f"after {'/'.join(parts)}")
+        point(f"before {name}")
+        with self._named(name):
+            _send(self._bucket, self._key(name), buffer.getvalue(), keep)
+        point(f"after {name}")
 
     @contextlib.contextmanager
     def _local(self, name: str, keep: Keep | None) -> Iterator[Any]:
@@ -174,12 +236,43 @@ class Store:
         finally:
             os.close(folder)
 
-    def _files(self, *folder: str) -> list[pafs.FileInfo]:
-        selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
-        return [info for info in self.fs.get_file_info(selector) if info.is_file]
+    def _listed(self, *folder: str) -> dict[str, tuple[Stamp, float]]:
+        """Each file of a folder: its stamp, and when it was written, in seconds since the epoch."""
+        if self._bucket is None:
+            selector = pafs.FileSelector(self.path(*folder), allow_not_found=True)
+            found = (info for info in self._fs.get_file_info(selector) if info.is_file)
+            return {info.base_name: (Stamp(info.size, info.mtime_ns), info.mtime_ns / 1e9) for info in found}
+        with self._named(*folder):
+            objects, _ = self._bucket.folder(self._key(*folder))
+        return {s["path"].rpartition("/")[2]: (_stamp(s), s["last_modified"].timestamp()) for s in objects}
 
-    def _stamp(self, info: pafs.FileInfo) -> Stamp:
-        return Stamp(info.size, info.mtime_ns if self.local else None)
+    def _key(self, *parts: str) -> str:
+        return "/".join((self._place.path.strip("/"), *parts)).strip("/")
+
+    @contextlib.contextmanager
+    def _named(self, *parts: str) -> Iterator[None]:
+        try:
+            yield
+        except (PermissionError, LostConnection, Rejected, Changed) as error:
+            raise type(error)(f"{self.path(*parts)}: {error}") from error
+
+
+def _stamp(said: Any) -> Stamp:
+    """Of what an object store says of an object."""
+    return Stamp(int(said["size"]), None, said["e_tag"])
+
+
+def _send(bucket: "Bucket", key: str, data: Any, keep: Keep | None) -> None:
+    """Of two that come at a time the second asks `keep`; and so does one that did not hear that it was the first."""
+    if keep is not None:
+        try:
+            bucket.put(key, data, new=True)
+        except FileExistsError:
+            if keep():
+                return
+        else:
+            return
+    bucket.put(key, data)
 
 
 def _take_name(temporary: Path, target: Path, keep: Keep | None) -> None:

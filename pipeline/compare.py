@@ -75,6 +75,7 @@ def find_run(run: str) -> Scored:
         raise RequestError(f"compare: {run!r} is neither a run's folder nor a config file")
     try:
         store = Store(run)
+        store.reach()
     except StoreError as error:
         raise RequestError(f"compare: {error}") from error
     config = store.read_json("config.json")
@@ -88,7 +89,7 @@ def _read(store: Store, name: str, parts: tuple[str, ...]) -> Scored:
     if not isinstance(metrics, dict):
         raise RequestError(f"compare: {path!r} is no finished run: it has no metrics.json")
     try:
-        with store.fs.open_input_file(store.path(*parts, "ranks.parquet")) as file:
+        with store.open(*parts, "ranks.parquet") as file:
             ranks = pq.read_table(file, schema=RANKS)
     except FileNotFoundError as error:
         raise RequestError(f"compare: {path!r} has no ranks.parquet: its dataset has no captions") from error

@@ -332,7 +332,9 @@ def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
 def open_store(config: Config) -> Store:
     """The store that a config names. Raises RequestError."""
     try:
-        return Store(config.store)
+        store = Store(config.store)
+        store.reach()
+        return store
     except StoreError as error:
         raise RequestError(str(error)) from error
 

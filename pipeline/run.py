@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clip2video_pipe.manifests.addresses import shown
+from clip2video_pipe.manifests.retries import LostConnection
 from clip2video_pipe.manifests.schemas import FAILED, OK
 from clip2video_pipe.manifests.shards import Outcome, Shard, ShardWriter, failed_table
 from clip2video_pipe.manifests.store import Damaged, Store
@@ -72,8 +74,10 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
     run_parts = (RUNS, config.name, _stamp())
     try:
         plan.store.write_json(public(config.model_dump()), *run_parts, "config.json")
+    except LostConnection:
+        raise
     except OSError as error:
-        raise RequestError(f"store: {config.store!r} cannot be written to: {error.strerror or error}") from error
+        raise RequestError(f"store: {shown(config.store)!r} cannot be written to: {error.strerror or error}") from error
     with EventLog(plan.store, run_parts, reporter.say) as log:
 
         def listen(event: str, **said: Any) -> None:

@@ -201,7 +201,7 @@ def test_status_without_a_run(project):
         (["run", "{config}", "--address", ""], "run.address: is ''; string should have at least 1"),
         (["run", "{config}", "--engine", "ray", "--address", "127.0.0.1:1"], "nobody answers at '127.0.0.1:1'"),
         (["run", "{config}", "--set", "run.ship_code=true"], "run.ship_code: is true, but run.address is 'local'"),
-        (["run", "{config}", "--set", "store=s4://x/y"], "store 's4://x/y' cannot be opened"),
+        (["run", "{config}", "--set", "store=s4://x/y"], "store 's4://...' cannot be opened"),
         (["run", "{config}", "--set", "store={config}"], "is not a folder"),
         (["make-clips", "{config}"], "make-clips"),
     ],

@@ -63,10 +63,9 @@ def text_of(path):
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3"])
-def test_relative_paths_start_at_an_address(project, served, objects, clips, lines, scheme):
-    (objects / "some clips").mkdir()
+def test_relative_paths_start_at_an_address(project, served, s3, clips, lines, scheme):
     for line in lines:
-        (objects / "some clips" / line["video"]).write_bytes((clips / line["video"]).read_bytes())
+        s3.put(f"some clips/{line['video']}", (clips / line["video"]).read_bytes())
     root = served.url("some%20clips") if scheme == "http" else "s3://key:hunter2@bucket/some clips"
     here = project.run()
     there = project.run("--set", f"dataset.root={root}")
@@ -78,12 +77,15 @@ def test_relative_paths_start_at_an_address(project, served, objects, clips, lin
     assert f"/some clips/{first.name}" not in [path for path, _ in served.asked], "the first root has it"
 
 
-def test_a_prefix_of_a_bucket_is_a_folder_and_is_cut_into_windows(project, objects, clips, lines, decoded_here):
+def test_a_prefix_of_a_bucket_is_a_folder_and_is_cut_into_windows(project, s3, clips, lines, tmp_path, decoded_here):
+    films = tmp_path / "films"
     for number, name in enumerate(("a.mp4", "deep/b.mp4", ".hidden/c.mp4", "notes.txt")):
-        (objects / "films" / name).parent.mkdir(parents=True, exist_ok=True)
-        (objects / "films" / name).write_bytes((clips / lines[number]["video"]).read_bytes())
+        data = (clips / lines[number]["video"]).read_bytes()
+        (films / name).parent.mkdir(parents=True, exist_ok=True)
+        (films / name).write_bytes(data)
+        s3.put(f"films/{name}", data)
     segments = "segments: {length: 0.5, shortest: 0.1}"
-    said = [f"dataset={{kind: folder, path: {path}, {segments}}}" for path in ("s3://bucket/films", objects / "films")]
+    said = [f"dataset={{kind: folder, path: {path}, {segments}}}" for path in ("s3://bucket/films", films)]
     there = project.run("--set", said[0])
     assert there["metrics"]["coverage"]["videos"] == {"asked": 4, "ok": 4, "failed": 0, "errors": {}}
     assert project.computed("--set", said[1]) == {}, "the same windows of the same contents"
@@ -134,8 +136,8 @@ def test_a_server_that_is_away_when_files_are_listed_is_asked_by_the_next_run(pr
         ("{kind: msvd, annotations: ., videos: 'http://h/x'}", "dataset.videos: 'http://h/x': a web server"),
     ],
 )
-def test_what_cannot_be_is_one_line(project, objects, dataset, expected):
-    (objects / "a.mp4").write_bytes(b"x")
+def test_what_cannot_be_is_one_line(project, s3, dataset, expected):
+    s3.put("a.mp4", b"x")
     project.rows({"video": "http://u:hunter2@"})
     said = dataset.replace("ROWS", str(project.folder / "rows.jsonl"))
     code, out, err = project.command("run", "--set", f"dataset={said}")

@@ -220,14 +220,6 @@ def test_names_that_are_not_text_are_decoded_and_named(project, clips, tmp_path)
     assert sorted(ids) == ["-q\"'.mp4", "a \\xff b.mp4", "new\nline.mp4"]
 
 
-def test_a_store_in_the_cloud_holds_a_whole_run(project, bucket):
-    result = project.run("--set", "store=s3://bucket/some/prefix")
-    assert result["metrics"]["text_to_video"]["queries"] == 12
-    assert bucket.exists("/bucket/some/prefix/runs/small")
-    again = project.run("--set", "store=s3://bucket/some/prefix")
-    assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
-
-
 def test_frames_as_jpeg_give_nearly_the_same_vectors(project):
     """In a stage of their own, which shares nothing with the raw ones."""
     raw = project.run()

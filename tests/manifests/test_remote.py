@@ -155,32 +155,36 @@ def test_a_certificate_that_does_not_hold_is_not_asked_for_again(monkeypatch):
     assert len(tries) == 1
 
 
-def test_an_object_reads_like_a_file(objects):
-    (objects / "50% #1.mp4").write_bytes(CONTENT)
-    with open_remote(Url("s3://key:secret@bucket/50% #1.mp4")) as file:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_an_object_reads_like_a_file(s3, scheme):
+    s3.put("50% #1.mp4", CONTENT)
+    with open_remote(Url(f"{scheme}://bucket/50% #1.mp4")) as file:
         assert (file.size, file.read(3), file.at(BLOCK - 1, 2)) == (len(CONTENT), CONTENT[:3], CONTENT[BLOCK - 1 :][:2])
         file.seek(0)
         assert file.readall() == CONTENT and file.mark
-        file.check()
-        (objects / "50% #1.mp4").write_bytes(b"another")
+        s3.put("50% #1.mp4", CONTENT[::-1])
         with pytest.raises(Changed):
-            file.check()
-    with pytest.raises(FileNotFoundError):
-        open_remote(Url("gs://bucket/nothing"))
+            file.at(0, 4)
+    with open_remote(Url(f"{scheme}://bucket/50% #1.mp4")) as again:
+        assert again.mark != file.mark
+    with pytest.raises(FileNotFoundError, match="no such object"):
+        open_remote(Url(f"{scheme}://bucket/nothing"))
     with pytest.raises(OSError, match="folder"):
-        open_remote(Url("s3://bucket"))
+        open_remote(Url(f"{scheme}://bucket"))
 
 
-def test_objects_are_listed_by_their_paths(objects):
-    for name in ("clips/b.mp4", "clips/deep/a b.mp4", "other/c.mp4"):
-        (objects / name).parent.mkdir(exist_ok=True, parents=True)
-        (objects / name).write_bytes(b"x")
-    url = Url("s3://key:secret@bucket/clips/?region=x")
+def test_objects_are_listed_by_their_paths(s3):
+    for name in ("clips/b.mp4", "clips/deep/a b.mp4", "clips2/c.mp4"):
+        s3.put(name, b"x")
+    query = f"endpoint_override={s3.address}&region=x"
+    url = Url(f"s3://key:secret@bucket/clips/?{query}")
     assert [(name, found.full) for name, found in list_objects(url)] == [
-        ("b.mp4", "s3://key:secret@bucket/clips/b.mp4?region=x"),
-        ("deep/a b.mp4", "s3://key:secret@bucket/clips/deep/a b.mp4?region=x"),
+        ("b.mp4", f"s3://key:secret@bucket/clips/b.mp4?{query}"),
+        ("deep/a b.mp4", f"s3://key:secret@bucket/clips/deep/a b.mp4?{query}"),
     ]
     with pytest.raises(FileNotFoundError):
         list_objects(Url("s3://bucket/nothing"))
+    with pytest.raises(FileNotFoundError, match="bucket"):
+        list_objects(Url("s3://no-bucket/clips"))
     with pytest.raises(NotADirectoryError):
         list_objects(url.at("clips/b.mp4"))

@@ -65,9 +65,9 @@ def test_what_is_between_is_not_fetched(film, web):
     assert sum(int(stop) - int(start) + 1 for start, stop in spans) < len(web.files["/clip.mp4"])
 
 
-def test_an_object_is_decoded_like_a_file(write_video, objects):
+def test_an_object_is_decoded_like_a_file(write_video, s3):
     path = write_video()
-    (objects / "a clip.mp4").write_bytes(Path(path).read_bytes())
+    s3.put("a clip.mp4", Path(path).read_bytes())
     np.testing.assert_array_equal(
         decode(path, SOME, 24).pictures, decode("s3://key:secret@bucket/a clip.mp4", SOME, 24).pictures
     )
@@ -110,13 +110,14 @@ def test_refusals_and_changes_are_of_the_moment(film, web):
     assert failure(url)[:2] == ("unreadable", True)
 
 
-def test_an_object_that_changes_while_it_is_decoded_is_no_clip(write_video, objects, monkeypatch):
-    path = objects / "clip.mp4"
-    path.write_bytes(Path(write_video()).read_bytes())
+def test_an_object_that_changes_while_it_is_decoded_is_no_clip(write_video, s3, monkeypatch):
+    data = Path(write_video()).read_bytes()
+    monkeypatch.setattr("clip2video_pipe.manifests.remote.BLOCK", len(data) // 9)
+    s3.put("clip.mp4", data)
     opened = av.open
 
     def change(*rest, **options):
-        os.utime(path)
+        s3.put("clip.mp4", data + b"more")
         return opened(*rest, **options)
 
     monkeypatch.setattr(av, "open", change)
