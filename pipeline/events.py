@@ -165,7 +165,7 @@ def last_event(store: Store, run: Sequence[str]) -> Event | None:
     if not names:
         return None
     with store.open(*run, names[-1]) as file:
-        size = file.size()
+        size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 16384))
         lines: list[bytes] = file.read().split(b"\n")
     return next((event for event in map(_parse, reversed(lines)) if event), None)

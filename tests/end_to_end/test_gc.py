@@ -250,7 +250,7 @@ def test_configs_of_two_stores(project, tmp_path, capsys):
     assert "one store at a time" in capsys.readouterr().err
 
 
-def test_in_an_object_store(project, bucket):
+def test_in_an_object_store(project, s3):
     words = ["--set", "store=s3://bucket/some prefix"]
     project.run(*words)
     project.run(*words, "--set", "sampling.max_frames=3")

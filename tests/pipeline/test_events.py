@@ -90,7 +90,7 @@ def test_an_event_after_a_torn_one_is_read(tmp_path):
     assert [event["event"] for event in read_events(store, RUN)] == ["run", "done"]
 
 
-def test_an_object_store_has_the_events_while_the_run_goes(bucket, quick, monkeypatch):
+def test_an_object_store_has_the_events_while_the_run_goes(s3, quick, monkeypatch):
     monkeypatch.setattr(events, "PART_BYTES", 200)
     store = Store("s3://bucket/store")
     with EventLog(store, RUN) as log:
@@ -111,7 +111,7 @@ def test_an_object_store_has_the_events_while_the_run_goes(bucket, quick, monkey
     assert store.read(*RUN, "alive.json") is None
 
 
-def test_a_part_that_is_stuck_on_its_way_does_not_take_the_place_of_the_end(bucket, monkeypatch):
+def test_a_part_that_is_stuck_on_its_way_does_not_take_the_place_of_the_end(s3, monkeypatch):
     """The sender hangs when the run ends, and what it sends arrives after all."""
     monkeypatch.setattr(events, "FAR_BEAT", 0.01)
     monkeypatch.setattr(events, "PATIENCE", 0.05)
