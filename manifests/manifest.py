@@ -17,8 +17,8 @@ from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.places import Places, Written
 from clip2video_pipe.manifests.schemas import FAILED, OK
-from clip2video_pipe.manifests.shards import check_shard, damaged, read_rows, read_shard, shard_stamps, versions
-from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
+from clip2video_pipe.manifests.shards import SUFFIX, check_shard, read_rows, read_shard, shard_stamps, versions
+from clip2video_pipe.manifests.store import Damaged, Replaced, Stamp, Store, StoreError
 
 ROOT = "manifests"
 NAME = "manifest.json"
@@ -139,7 +139,8 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     shards = {name: places.shards[name] for name in pc.unique(table["shard"]).sort().to_pylist()}
     for name, written in shards.items():
         if stamps.get(name) != written.stamp:
-            raise damaged(store, identity.stage, identity.key, name, "it has gone or changed since it was written")
+            why = "it has gone or changed since it was written"
+            raise Replaced(store, identity.stage, identity.key, name + SUFFIX, why=why)
     folder = (ROOT, identity.stage, keys.manifest_hash(identity.key, items))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=list(TERSE))

@@ -183,6 +183,13 @@ def read_shard(store: Store, stage: str, key: str, name: str) -> pa.Table | None
         return None
 
 
+def find_shard(store: Store, stage: str, key: str, name: str) -> Shard | None:
+    """A shard's description; None where it is not there, or damaged."""
+    stamp = store.stamp(stage, key, name + SUFFIX)
+    table = read_shard(store, stage, key, name) if stamp else None
+    return None if stamp is None or table is None else Shard.of(name, outcomes_of(table), stamp)
+
+
 def check_shard(store: Store, stage: str, key: str, name: str) -> None:
     """Read all of a shard, a row group at a time, with its checksums; hold it to its name and footer.
 

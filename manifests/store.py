@@ -38,11 +38,18 @@ class Damaged(StoreError):
         self._store, self._parts, self.why = store, parts, why
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Damaged, why=self.why), (self._store, *self._parts)
+        return partial(type(self), why=self.why), (self._store, *self._parts)
 
     def drop(self) -> None:
         """Delete what is left of it. Raises OSError."""
         self._store.remove(*self._parts)
+
+
+class Replaced(Damaged):
+    """Another run has written it again, or deleted it: what is there now has to be looked at anew."""
+
+    def drop(self) -> None:
+        """Nothing has to go."""
 
 
 class Stamp(NamedTuple):

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.results import measure
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
 from clip2video_pipe.pipeline.settings import Config
+from clip2video_pipe.pipeline.sharing import Sharing
 from clip2video_pipe.pipeline.spent import SpentFrames
 from clip2video_pipe.pipeline.status import left_behind
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
@@ -85,11 +87,12 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
             reporter.event(event, **said)
 
         log.add("run", config=config.name, host=socket.gethostname(), pid=os.getpid())
+        sharing = Sharing(plan.store, run_parts, retry)
         dropped: set[str] = set()
         while True:
             try:
                 with workers(config.run.engine, config.run.address, config.run.ship_code) as compute:
-                    return _run(plan, compute, log, listen, run_parts)
+                    return _run(plan, compute, log, listen, sharing, run_parts)
             except Damaged as found:
                 if str(found) in dropped:
                     raise  # it was made anew, and is damaged again
@@ -99,7 +102,9 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
             plan = make_plan(config, remember=True, retry=retry)
 
 
-def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_parts: Sequence[str]) -> Result:
+def _run(
+    plan: Plan, compute: Compute, log: EventLog, listen: Listener, sharing: Sharing, run_parts: Sequence[str]
+) -> Result:
     config, store = plan.config, plan.store
     listen("planned", stage="", items=0, stages=planned(plan.steps))
     _commit_listing(plan.videos, plan.listing.videos, listen)
@@ -109,7 +114,7 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
         _commit_listing(plan.query_bank, plan.bank, listen)
     for step in plan.steps:
         _clear(step, listen)
-    compute(_schedule(config, store, _embedding_jobs(plan), listen), store)
+    compute(_schedule(config, store, _embedding_jobs(plan), listen, sharing), store)
     for step in plan.steps:
         if step.kept:
             step.commit()
@@ -117,14 +122,19 @@ def _run(plan: Plan, compute: Compute, log: EventLog, listen: Listener, run_part
     listen("planned", stage="", items=0, stages=planned(scoring))
     for step in scoring:  # one after the other: each holds all vectors
         _clear(step, listen)
-        compute(_schedule(config, store, _scoring_jobs(plan, step), listen), store)
+        compute(_schedule(config, store, _scoring_jobs(plan, step), listen, sharing), store)
         step.commit()
     results = measure(plan, scoring)
     spans, costs = summary(log.events), spent(log.events)
+    shared = Counter[str]()
+    for event in log.events:
+        if event.get("shared"):
+            shared[event["stage"]] += event["items"]
     said = {
         "run_dir": store.path(*run_parts),
         "stages": [
-            _report(step, spans.get(step.name)) | {"spent": costs.get(step.name)} for step in [*plan.steps, *scoring]
+            _report(step, spans.get(step.name), shared[step.name]) | {"spent": costs.get(step.name)}
+            for step in [*plan.steps, *scoring]
         ],
         "metrics": results.metrics,
         "warnings": list(plan.warnings),
@@ -237,7 +247,7 @@ def _rows_of_items(items: Sequence[str]) -> Feed:
     return Given(pa.table({"item": items}, SOURCE))
 
 
-def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listener) -> Schedule:
+def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listener, sharing: Sharing) -> Schedule:
     def record(unit: Unit, failure: str, why: str) -> Shard:
         stage = unit.job.stage
         if stage.blameless:
@@ -249,16 +259,16 @@ def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listene
             writer.write(failed_table(stage.schema, unit.items, outcome))
         return writer.shard
 
-    return Schedule(jobs, config.run.shard_items, record, listen)
+    return Schedule(jobs, config.run.shard_items, record, listen, sharing.find, sharing.shuffle)
 
 
 def _failed(step: Step) -> int:
     return int(pc.sum(pc.not_equal(step.outcomes["status"], OK).cast(pa.int64())).as_py() or 0)
 
 
-def _report(step: Step, span: tuple[float, float] | None) -> dict[str, Any]:
+def _report(step: Step, span: tuple[float, float] | None, shared: int) -> dict[str, Any]:
     manifest = step.commit() if step.kept else None
-    computed = len(step.missing)
+    computed = max(0, len(step.missing) - shared)
     return {
         "stage": step.name,
         "key": step.identity.key,

@@ -103,8 +103,13 @@ class Schedule:
         return unit
 
     @property
+    def left(self) -> int:
+        """Items that are still to be finished, of all jobs."""
+        return sum(self._left.values())
+
+    @property
     def done(self) -> bool:
-        return not any(self._left.values())
+        return not self.left
 
     def has_work(self, lane: str) -> bool:
         """Whether units of a lane are still to be finished."""
@@ -126,7 +131,7 @@ class Schedule:
                 said = {"items": len(unit.items), "tries": unit.tries}
                 self.listener("started", stage=unit.job.stage.name, unit=unit.id, **said)
                 return unit
-            self.finish(unit, Done(shard, time.time(), time.time()))
+            self.finish(unit, Done(shard, time.time(), time.time(), shared=True))
         return None
 
     def _take(self, lane: str, idle: bool) -> Unit | None:
@@ -176,6 +181,7 @@ class Schedule:
             cpu=round(done.cpu, 4),
             node=done.node,
             device=done.device,
+            shared=done.shared,
         )
         if not self._left[job]:
             job.completed()

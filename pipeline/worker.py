@@ -74,6 +74,7 @@ class Done:
     cpu: float = 0.0  # core-seconds of that
     node: str = ""  # the host that did it
     device: str = "cpu"  # or gpu
+    shared: bool = False  # another run on the store did it
 
 
 def run_unit(

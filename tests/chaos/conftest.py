@@ -127,15 +127,21 @@ class Corpus:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory, chaos_clips, warm):
-    corpus = Corpus(tmp_path_factory.mktemp("undisturbed"), chaos_clips, warm)
+def new_corpus(chaos_clips, warm):
+    """A function that makes a Corpus in a folder."""
+    return lambda folder: Corpus(folder, chaos_clips, warm)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, new_corpus):
+    corpus = new_corpus(tmp_path_factory.mktemp("undisturbed"))
     corpus.run()
     return corpus
 
 
 @pytest.fixture
-def corpus(tmp_path, chaos_clips, warm):
-    return Corpus(tmp_path / "a corpus", chaos_clips, warm)
+def corpus(tmp_path, new_corpus):
+    return new_corpus(tmp_path / "a corpus")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ process id. The answer is a line with `pid`, and `code` where it was waited for.
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "site"))
@@ -43,7 +44,10 @@ for line in sys.stdin:
         if not answer["pid"]:
             try:
                 child(ask)
+            except BaseException:
+                traceback.print_exc()
             finally:
+                sys.stderr.flush()
                 os._exit(99)
     if "join" in ask or ask["wait"]:
         answer["code"] = ended(answer["pid"])

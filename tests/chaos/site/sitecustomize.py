@@ -32,6 +32,8 @@ def fault(name, spec, counts):
         time.sleep(0.01)
     elif spec["do"] == "hang":
         time.sleep(10**6)
+    elif spec["do"] == "sleep":
+        time.sleep(spec["seconds"])
     elif spec["do"] == "note":
         notes = os.open(spec["file"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.write(notes, f"{name}\n".encode())
