@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo test fuzz lint types bench-decode bench-embed bench-jpeg bench-score clean
+.PHONY: demo test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
 	$(BIN)/clip2video-pipe run conf/demo.yaml
 
 test: lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile  # a test file stays in one process; there are two cores
 
 fuzz: $(VENV)/installed
 	$(BIN)/python tests/chaos/fuzz.py
@@ -42,6 +42,9 @@ bench-embed: $(VENV)/installed
 
 bench-jpeg: $(VENV)/installed
 	$(BIN)/python -m benchmarks.jpeg
+
+bench-scale: $(VENV)/installed
+	$(BIN)/python -m benchmarks.scale
 
 bench-score: $(VENV)/installed
 	$(BIN)/python -m benchmarks.score
