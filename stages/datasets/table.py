@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from clip2video_pipe.stages.datasets import Caption, Dataset, DatasetError, Vide
 from clip2video_pipe.stages.datasets.files import expand
 
 COLUMNS = ("video", "caption", "captions", "video_id", "start", "end")
+KNOWN = frozenset(COLUMNS)
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]  # each with the place it was read from
@@ -30,9 +32,10 @@ def read_table(patterns: Sequence[str], roots: Sequence[Location]) -> Dataset:
     """
     videos: dict[str, Video] = {}
     captions: list[Caption] = []
+    find = lru_cache(1 << 16)(partial(_find, roots))  # a long video may have a row for each of its segments
     for path in (path for pattern in patterns for path in expand(pattern)):
         for place, row in _rows(path):
-            video = _video(place, row, roots)
+            video = _video(place, row, find)
             known = videos.setdefault(video.video_id, video)
             if known != video:
                 other = _named(video) if _named(video) != _named(known) else "the same with another query"
@@ -59,21 +62,20 @@ def _rows(path: Path) -> Rows:
         raise DatasetError(f"{path}: has no rows")
 
 
-def _video(place: str, row: Row, roots: Sequence[Location]) -> Video:
-    for column in row:
-        if column not in COLUMNS:
-            near = get_close_matches(str(column), COLUMNS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(COLUMNS)}"
-            raise DatasetError(f"{place}: unknown column {column!r}{hint}")
+def _video(place: str, row: Row, find: Callable[[str], tuple[str, Location]]) -> Video:
+    if not row.keys() <= KNOWN:
+        column = next(column for column in row if column not in KNOWN)
+        near = get_close_matches(str(column), COLUMNS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(COLUMNS)}"
+        raise DatasetError(f"{place}: unknown column {column!r}{hint}")
     name = row.get("video")
     if not isinstance(name, str) or not name.strip():
         raise DatasetError(f"{place}: column 'video' is {name!r}; it has to be a path or an address")
     _check_text(place, "video", name)
     try:
-        path = location(name)
+        name, path = find(name)
     except ValueError as error:
         raise DatasetError(f"{place}: column 'video' is {shown(name)!r}; it {error}") from error
-    name = shown(name)
     start, end = _seconds(place, row, "start"), _seconds(place, row, "end")
     if end is not None and end <= (start or 0.0):
         raise DatasetError(f"{place}: the segment ends at {end} s, not after its start at {start or 0.0} s")
@@ -83,7 +85,12 @@ def _video(place: str, row: Row, roots: Sequence[Location]) -> Video:
     if not isinstance(video_id, str | int):
         raise DatasetError(f"{place}: column 'video_id' is {video_id!r}; it has to be text or a whole number")
     _check_text(place, "video_id", str(video_id))
-    return Video(str(video_id), _below(roots, path), start, end)
+    return Video(str(video_id), path, start, end)
+
+
+def _find(roots: Sequence[Location], name: str) -> tuple[str, Location]:
+    """A video's name to show, and where it is. Raises ValueError."""
+    return shown(name), _below(roots, location(name))
 
 
 def _below(roots: Sequence[Location], path: Location) -> Location:
