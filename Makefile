@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe run conf/demo.yaml
 
 test: lint types
-	$(BIN)/pytest -n 2 --dist loadfile  # a test file stays in one process; there are two cores
+	$(BIN)/pytest -n 2  # there are two cores; tests/conftest.py says which tests stay together
 
 fuzz: $(VENV)/installed
 	$(BIN)/python tests/chaos/fuzz.py

@@ -33,6 +33,7 @@ class Interrupts:
         self.last_words: Callable[[], object] = lambda: None
         self._stays = argv is None  # until the process has ended: something may keep even that waiting
         self._heard = False
+        self._process = os.getpid()
         self._said = threading.Lock()
         self._before: dict[int, Any] = {}
 
@@ -60,6 +61,8 @@ class Interrupts:
         self._mouth.close()
 
     def _interrupted(self, number: int, frame: object) -> None:
+        if os.getpid() != self._process:
+            return  # a copy of this process that is about to become another program
         self._heard = True
         for each in SIGNALS:
             signal.signal(each, lambda *_: None)  # the thread hears the next one, and leaves

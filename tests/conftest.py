@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from clip2video_pipe.manifests import retries
 
@@ -19,6 +20,18 @@ GOLDEN = Path(__file__).parent / "golden"
 SITE = Path(__file__).parent / "chaos" / "site"
 SECRET = "hunter2/hunter2+hunter2"  # noqa: S105
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
+
+
+class ByFile(LoadFileScheduling):
+    """With `-n 2` a file's tests stay in one process, and those that start clusters in the same one."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "clusters" if "/hosts/" in file or file.endswith("test_workers.py") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
+SITE = Path(__file__).parents[1] / "site"
 HEAD = "10.77.0.1:6379"
 SIZE = ["--num-cpus=2", "--num-gpus=1"]  # pretended, so that each host gets an actor
 VIDEOS = 120  # a run of about ten seconds
@@ -68,6 +70,10 @@ def working(run, host, *titles):
 @pytest.mark.parametrize("joins", ["before", "meanwhile"])
 def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips, undisturbed, tmp_path, joins):
     head, worker = hosts
+    slowly = tmp_path / "chaos.json"  # so that there is something left to do when the worker has joined
+    slowly.write_text('[{"at": "^(decode|embed)$", "do": "sleep", "seconds": 0.2, "nth": "every"}]')
+    for host in hosts:
+        host.environment |= {"CHAOS_FILE": str(slowly), "PYTHONPATH": str(SITE)}
     head.ray("--head", "--port=6379", "--include-dashboard=false", *SIZE)
     if joins == "before":
         worker.ray(f"--address={HEAD}", *SIZE)
@@ -78,8 +84,9 @@ def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips,
                 wait_until(lambda: list(tmp_path.glob("artifacts/frames/*/*.parquet")), 30, "the first shard")
                 worker.ray(f"--address={HEAD}", *SIZE)
             at_work = working(run, worker, "ray::frames", "ray::Actor.run")
-            wait_until(at_work, 30, "a decoder and an actor at work on the worker")
+            wait_until(at_work, 60, "a decoder and an actor at work on the worker")
             worker.cut_off()
+            slowly.write_text("[]")
             out, err = run.communicate(timeout=90)
         finally:
             run.kill()
