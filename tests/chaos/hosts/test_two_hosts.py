@@ -70,8 +70,9 @@ def working(run, host, *titles):
 @pytest.mark.parametrize("joins", ["before", "meanwhile"])
 def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips, undisturbed, tmp_path, joins):
     head, worker = hosts
-    slowly = tmp_path / "chaos.json"  # so that there is something left to do when the worker has joined
-    slowly.write_text('[{"at": "^(decode|embed)$", "do": "sleep", "seconds": 0.2, "nth": "every"}]')
+    # Until the wire is cut a second for each video: minutes, however long the worker takes to join and to load torch.
+    slowly = tmp_path / "chaos.json"
+    slowly.write_text('[{"at": "^(decode|embed)$", "do": "sleep", "seconds": 1, "nth": "every"}]')
     for host in hosts:
         host.environment |= {"CHAOS_FILE": str(slowly), "PYTHONPATH": str(SITE)}
     head.ray("--head", "--port=6379", "--include-dashboard=false", *SIZE)
