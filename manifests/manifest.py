@@ -129,12 +129,13 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     Raises StoreError, and writes nothing, when the counts do not add up: an item without a row or asked for twice;
     Damaged for a shard that is not in the store as it was written.
     """
-    absent = places.missing(items)
-    if absent:
-        raise StoreError(f"stage {identity.stage}: {len(absent)} of {len(items)} items have no row, first {absent[0]}")
     if len(set(items)) != len(items):
         raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
-    table = places.table(items)
+    try:
+        table = places.table(items)
+    except KeyError as error:
+        count = len(places.missing(items))
+        raise StoreError(f"stage {identity.stage}: {count} of {len(items)} items have no row, first {error}") from error
     stamps = shard_stamps(store, identity.stage, identity.key)
     shards = {name: places.shards[name] for name in pc.unique(table["shard"]).sort().to_pylist()}
     for name, written in shards.items():

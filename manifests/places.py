@@ -13,7 +13,7 @@ from clip2video_pipe.manifests.schemas import ITEM, ITEM_COLUMNS, MANIFEST_ITEMS
 from clip2video_pipe.manifests.shards import WELL, Outcome, Shard, outcome_table, outcomes_of
 from clip2video_pipe.manifests.store import Stamp
 
-SETTLE = 1 << 16  # items of this run that are kept one by one, before they join the columns
+SETTLE = 1 << 15  # items of this run that are kept one by one, at least, before they join the columns
 PREFIX = 8  # bytes of an item that it is looked up by
 
 Codes = npt.NDArray[np.int32]
@@ -65,7 +65,9 @@ class Places:
         self._outcome_codes: dict[Outcome, int] = {WELL: 0}
         self._settled = NOTHING
         self._index: tuple[npt.NDArray[np.uint64], Positions] | None = None
+        # The newest are asked for soon, so they join the columns a generation late: what reads a video embeds it next.
         self._new: dict[str, tuple[int, int, int]] = {}
+        self._recent: dict[str, tuple[int, int, int]] = {}
 
     @classmethod
     def of(cls, table: pa.Table, shards: Mapping[str, Written]) -> "Places":
@@ -82,7 +84,8 @@ class Places:
         for row, item in enumerate(items):
             self._new[item] = (code, row, self._outcome_code(unusual[row]) if row in unusual else 0)
         if len(self._new) >= SETTLE:
-            self._settle()
+            self._into_columns(self._recent)
+            self._recent, self._new = self._new, {}
 
     def merge(self, table: pa.Table, shards: Mapping[str, Written]) -> None:
         """MANIFEST_ITEMS rows of distinct items, of shards that are in the store.
@@ -119,10 +122,10 @@ class Places:
         return len(self._settled.item)
 
     def __contains__(self, item: str) -> bool:
-        return item in self._new or self._position(item) >= 0
+        return item in self._new or item in self._recent or self._position(item) >= 0
 
     def __getitem__(self, item: str) -> Place:
-        found = self._new.get(item)
+        found = self._new.get(item) or self._recent.get(item)
         if found is None:
             at = self._position(item)
             if at < 0:
@@ -197,11 +200,14 @@ class Places:
         return kind[outcome] * len(rank) + rank[shard]
 
     def _settle(self) -> None:
-        if not self._new:
+        self._into_columns(self._recent | self._new)
+        self._recent, self._new = {}, {}
+
+    def _into_columns(self, places: Mapping[str, tuple[int, int, int]]) -> None:
+        if not places:
             return
-        item = pa.array(list(self._new), pa.string())
-        numbers = np.array(list(self._new.values()), np.int32).T
-        self._new = {}
+        item = pa.array(list(places), pa.string())
+        numbers = np.array(list(places.values()), np.int32).T
         have = self._settled
         at = _find(item, have.item)
         again = at >= 0
@@ -230,10 +236,25 @@ class Places:
 
 
 def _find(wanted: pa.StringArray, among: pa.StringArray) -> Positions:
-    """Position of each among the others, -1 where it is not there."""
-    if not len(among):
-        return np.full(len(wanted), -1, np.int64)
-    return np.asarray(pc.index_in(wanted, among).fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+    """Position of each among the others, which are distinct; -1 where it is not there."""
+    at = np.full(len(wanted), -1, np.int64)
+    # A corpus that has grown mostly begins as it did: then there is little to look up.
+    both = min(len(wanted), len(among))
+    differs = pc.index(pc.not_equal(wanted.slice(0, both), among.slice(0, both)), True).as_py()
+    same = both if differs < 0 else differs
+    at[:same] = np.arange(same)
+    rest = wanted.slice(same)
+    if len(rest) and len(among):
+        # The smaller side is hashed, the larger one passes by.
+        if len(rest) < len(among):
+            codes = rest.dictionary_encode()
+            where = np.full(len(codes.dictionary), -1, np.int64)
+            hits = pc.index_in(among, codes.dictionary)
+            where[hits.drop_null().to_numpy()] = np.flatnonzero(hits.is_valid().to_numpy(zero_copy_only=False))
+            at[same:] = where[codes.indices.to_numpy()]
+        else:
+            at[same:] = pc.index_in(rest, among).fill_null(-1).to_numpy()
+    return at
 
 
 def _prefixes(items: pa.StringArray) -> npt.NDArray[np.uint64]:
