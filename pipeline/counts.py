@@ -84,6 +84,8 @@ def count(events: Iterable[Event]) -> dict[str, StageCount]:
 def _add(stage: StageCount, event: Event) -> None:
     if event["event"] == "started":
         stage.in_flight[event["unit"]] = event["items"]
+    elif event["event"] == "released":
+        stage.in_flight.pop(event["unit"], None)
     elif event["event"] == "lost":
         stage.in_flight.pop(event["unit"], None)
         stage.lost += 1

@@ -31,6 +31,7 @@ from clip2video_pipe.pipeline.spent import SpentFrames
 from clip2video_pipe.pipeline.status import left_behind
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
 from clip2video_pipe.stages import caption_embeddings, frames
+from clip2video_pipe.stages.decoding.failures import OF_THE_MOMENT
 from clip2video_pipe.stages.scoring import SOURCE
 
 LISTING_ROWS = 65536  # of a shard of a listing
@@ -225,7 +226,8 @@ def _job(
     if not step.missing:
         return None
     missing = sorted(step.missing, key=order) if order else step.missing
-    return Job(_stage(step), missing, step.places, feed, source, completed=step.commit if step.kept else lambda: None)
+    completed = step.commit if step.kept else lambda: None
+    return Job(_stage(step), missing, step.places, feed, source, completed=completed, kept=step.kept)
 
 
 def _stage(step: Step) -> Any:
@@ -254,16 +256,17 @@ def _schedule(config: Config, store: Store, jobs: Sequence[Job], listen: Listene
             raise EngineError(
                 f"{stage.name}: {why}, {unit.tries} times; is there memory enough (score.memory)? What is done is kept"
             )
-        outcome = Outcome(FAILED, failure, why, passing=failure == "timeout")
+        outcome = Outcome(FAILED, failure, why, passing=failure in OF_THE_MOMENT)
         with ShardWriter(store, stage.name, stage.identity.key, unit.items, stage.schema) as writer:
             writer.write(failed_table(stage.schema, unit.items, outcome))
         return writer.shard
 
-    return Schedule(jobs, config.run.shard_items, record, listen, sharing.find, sharing.shuffle)
+    return Schedule(jobs, config.run.shard_items, record, listen, sharing.find, sharing.start)
 
 
 def _failed(step: Step) -> int:
-    return int(pc.sum(pc.not_equal(step.outcomes["status"], OK).cast(pa.int64())).as_py() or 0)
+    made = [item for item in step.items if item in step.places]  # another run may have made the others, and used them
+    return int(pc.sum(pc.not_equal(step.places.table(made)["status"], OK).cast(pa.int64())).as_py() or 0)
 
 
 def _report(step: Step, span: tuple[float, float] | None, shared: int) -> dict[str, Any]:

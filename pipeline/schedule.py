@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count, islice
 from typing import Any
 
 from clip2video_pipe.manifests.places import Places
@@ -31,6 +31,7 @@ class Job:
     finished: Callable[[Sequence[str], Shard], object] = lambda items, shard: None
     completed: Callable[[], object] = lambda: None
     together: Callable[[str], object] | None = None  # neighbours that are equal in this share a unit
+    kept: bool = True  # otherwise what it makes is made for the later job alone
 
 
 @dataclass(eq=False)
@@ -44,6 +45,7 @@ class Unit:
     alone: bool = False  # suspected of killing workers: nothing else may be in its worker
     waits: int = 0  # items whose input is not there yet
     since: float = 0.0  # when it was handed out, on the monotonic clock
+    lost_at: str = ""  # the machine on which its worker died last
 
     def feed(self) -> Feed:
         return self.job.feed(self.items)
@@ -55,7 +57,9 @@ class Schedule:
 
     A job that feeds another runs at most `lookahead` units ahead of it, so that disk and memory stay flat. `record`
     writes the shard of a unit that is given up: failed rows. `find` gives a unit's shard where somebody else has
-    written it by now. Of those who work at the same things each has a `shuffle` of its own: they meet seldom.
+    written it by now. Of those who work at the same things each begins at a `start` of its own, a part of the way
+    through, and goes elsewhere when it meets another one's: so they meet seldom, and neighbours stay neighbours, as
+    later units that are cut elsewhere need.
     """
 
     jobs: Sequence[Job]
@@ -63,7 +67,7 @@ class Schedule:
     record: Callable[[Unit, str, str], Shard]  # unit, class of the failure, why
     listener: Listener = lambda *_, **__: None
     find: Callable[[Unit], Shard | None] = lambda unit: None
-    shuffle: random.Random | None = None
+    start: float = 0.0
     lookahead: int = 1
     running: int = 0
     _ready: dict[Job, deque[Unit]] = field(default_factory=dict)
@@ -72,6 +76,8 @@ class Schedule:
     _ahead: dict[Unit, set[str]] = field(default_factory=dict)  # items made or being made for a later job
     _maker: dict[tuple[int, str], Unit] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=count)
+    _met: set[Job] = field(default_factory=set)  # jobs whose last unit somebody else had done
+    _turns: int = 0  # times that the order begins anew elsewhere
 
     def __post_init__(self) -> None:
         # Later jobs first: what is nearest to the end frees what it reads.
@@ -82,8 +88,8 @@ class Schedule:
             self._ready[job] = deque()
             self._left[job] = len(job.missing)
             parts = list(_units(job.missing, self.shard_items * job.stage.bulk, job.together))
-            if self.shuffle:
-                self.shuffle.shuffle(parts)
+            if self.start:
+                parts = self._rotated(job, parts)
             counts[job] = len(parts)
             for items in parts:
                 unit = self._unit(job, items)
@@ -102,6 +108,15 @@ class Schedule:
                     unit.waits += 1
         return unit
 
+    def _rotated(self, job: Job, parts: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Its units from the start on: that of a job which feeds another lies where the other one's does."""
+        along = next((later.missing for later in self.jobs if later.source is job), job.missing)
+        at, wanted = int(self.start * len(along)), set(job.missing)
+        first = next((item for item in chain(islice(along, at, None), along) if item in wanted), None)
+        begin = next((n for n, items in enumerate(parts) if first in items), 0)
+        self._turns += job in self._wanted
+        return [*parts[begin:], *parts[:begin]]
+
     @property
     def left(self) -> int:
         """Items that are still to be finished, of all jobs."""
@@ -119,27 +134,63 @@ class Schedule:
         """How many units of a lane could be handed out."""
         return sum(len(queue) for job, queue in self._ready.items() if job.stage.lane == lane)
 
-    def next(self, lane: str, *, idle: bool = True) -> Unit | None:
+    def next(self, lane: str, *, idle: bool = True, machine: str = "") -> Unit | None:
         """A unit for a worker of this lane, which counts as running from now; None where there is none for now.
 
-        `idle`: whether the worker has nothing else in hand, as a unit that has to be alone asks for.
+        `idle`: whether the worker has nothing else in hand, as a unit that has to be alone asks for. `machine`: the
+        worker's, where there are others: a unit that was lost on it is for those.
         """
-        while unit := self._take(lane, idle):
-            self.running += 1
-            shard = self.find(unit)
-            if shard is None:
+        while unit := self._take(lane, idle, machine):
+            if self._is_there(unit):
+                self._met.add(unit.job)
+            elif unit.job in self._met and self._ready[unit.job] and not unit.alone:
+                self._go_elsewhere(unit)
+            else:
+                self._met.discard(unit.job)
                 said = {"items": len(unit.items), "tries": unit.tries}
                 self.listener("started", stage=unit.job.stage.name, unit=unit.id, **said)
                 return unit
-            self.finish(unit, Done(shard, time.time(), time.time(), shared=True))
         return None
 
-    def _take(self, lane: str, idle: bool) -> Unit | None:
+    def _is_there(self, unit: Unit) -> bool:
+        """Whether somebody else has done this unit, or all that it is for; it is then finished."""
+        if shard := self.find(unit):
+            self.finish(unit, _shared(shard))
+            return True
+        later = next((later for later in self.jobs if later.source is unit.job), None)
+        if unit.job.kept or later is None:
+            return False
+        readers = {self._waiting.get((id(later), item)): None for item in unit.items}
+        for reader in readers:
+            if reader and (shard := self.find(reader)):
+                for item in reader.items:
+                    self._waiting.pop((id(later), item), None)
+                self.running += 1
+                self.finish(reader, _shared(shard))
+        if any((id(later), item) in self._waiting for item in unit.items):
+            return False
+        self._end(unit, errors={}, began=time.time(), ended=time.time(), shared=True)
+        return True
+
+    def _go_elsewhere(self, unit: Unit) -> None:
+        """Whoever did the units before this one has it in hand, and goes on from it: leave it some way."""
+        self._met.discard(unit.job)
+        self._put_back(unit)
+        queue = self._ready[unit.job]
+        queue.appendleft(unit)
+        queue.rotate(-round(len(queue) * random.uniform(0.4, 0.6)))
+        self._turns += unit.job in self._wanted
+
+    def _take(self, lane: str, idle: bool, machine: str) -> Unit | None:
         for job in self.jobs:
             queue = self._ready[job]
-            if job.stage.lane != lane or not queue or (queue[0].alone and not idle) or self._held(job):
+            if job.stage.lane != lane or not queue or self._held(job):
                 continue
-            unit = queue.popleft()
+            unit = next((unit for unit in queue if not machine or unit.lost_at != machine), None)
+            if unit is None or (unit.alone and not idle):
+                continue
+            queue.remove(unit)
+            self.running += 1
             unit.since = time.monotonic()
             if job in self._wanted:
                 self._ahead[unit] = self._wanted[job].intersection(unit.items)
@@ -148,30 +199,24 @@ class Schedule:
         return None
 
     def _held(self, job: Job) -> bool:
-        if job not in self._wanted or len(self._ahead) < self.lookahead:
+        # Where the order begins anew, a unit is left half read until it comes round.
+        if job not in self._wanted or len(self._ahead) - self._turns < self.lookahead:
             return False
         # A unit further on may need more of these than the look-ahead allows: never wait for nothing.
         return self.running > 0 or any(self._ready[later] for later in self.jobs if later.source)
 
     def finish(self, unit: Unit, done: Done) -> None:
         """Its shard is in the store."""
-        self.running -= 1
         shard, job = done.shard, unit.job
         job.places.add(shard, unit.items)
-        self._left[job] -= len(unit.items)
-        if not self._ahead.get(unit, True):
-            del self._ahead[unit]
         for later in self.jobs:
             if later.source is job:
                 self._feed(later, unit.items)
         if job.source:
             self._consumed(job.source, unit.items)
         job.finished(unit.items, shard)
-        self.listener(
-            "finished",
-            stage=job.stage.name,
-            unit=unit.id,
-            items=len(unit.items),
+        self._end(
+            unit,
             errors=shard.errors,
             shard=shard.name,
             bytes=shard.stamp.size,
@@ -183,8 +228,15 @@ class Schedule:
             device=done.device,
             shared=done.shared,
         )
-        if not self._left[job]:
-            job.completed()
+
+    def _end(self, unit: Unit, **said: Any) -> None:
+        self.running -= 1
+        self._left[unit.job] -= len(unit.items)
+        if not self._ahead.get(unit, True):
+            del self._ahead[unit]
+        self.listener("finished", stage=unit.job.stage.name, unit=unit.id, items=len(unit.items), **said)
+        if not self._left[unit.job]:
+            unit.job.completed()
 
     def _feed(self, later: Job, items: Iterable[str]) -> None:
         for item in items:
@@ -196,17 +248,22 @@ class Schedule:
 
     def _consumed(self, source: Job, items: Iterable[str]) -> None:
         for item in items:
+            self._wanted[source].discard(item)
             maker = self._maker.pop((id(source), item), None)
             if maker in self._ahead:
                 self._ahead[maker].discard(item)
                 if not self._ahead[maker]:
                     del self._ahead[maker]
 
-    def lose(self, unit: Unit, why: str) -> None:
-        """Its worker is gone. After two tries its items are tried one by one, and after two more given up."""
+    def lose(self, unit: Unit, why: str, failure: str = "crashed", machine: str = "") -> None:
+        """Its worker is gone. After two tries its items are tried one by one, and after two more given up.
+
+        They then failed with the class `failure`, or `timeout` where it took too long. `machine`: where it died.
+        """
         self._put_back(unit)
         unit.tries += 1
         unit.alone = True
+        unit.lost_at = machine
         self.listener("lost", stage=unit.job.stage.name, unit=unit.id, items=len(unit.items), tries=unit.tries, why=why)
         if unit.tries < TRIES:
             self._ready[unit.job].appendleft(unit)
@@ -216,7 +273,7 @@ class Schedule:
         else:
             hung = time.monotonic() - unit.since >= unit.job.stage.patience(1)
             self.running += 1
-            shard = self.record(unit, "timeout" if hung else "crashed", why)
+            shard = self.record(unit, "timeout" if hung else failure, why)
             self.finish(unit, Done(shard, time.time(), time.time()))
 
     def release(self, unit: Unit) -> None:
@@ -228,6 +285,10 @@ class Schedule:
     def _put_back(self, unit: Unit) -> None:
         self.running -= 1
         self._ahead.pop(unit, None)
+
+
+def _shared(shard: Shard) -> Done:
+    return Done(shard, time.time(), time.time(), shared=True)
 
 
 def _units(items: Sequence[str], size: int, together: Callable[[str], object] | None) -> Iterator[Sequence[str]]:

@@ -1,6 +1,8 @@
 """Other runs on the same store: what they finish in the meantime is not computed here."""
 
+import contextlib
 import random
+import threading
 import time
 from collections.abc import Collection, Sequence
 
@@ -8,7 +10,7 @@ from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.shards import Shard, find_shard
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.schedule import Unit
-from clip2video_pipe.pipeline.status import live_runs
+from clip2video_pipe.pipeline.status import LiveRuns
 
 LOOK_EVERY = 5.0  # seconds between looks at who else is going
 
@@ -16,29 +18,38 @@ LOOK_EVERY = 5.0  # seconds between looks at who else is going
 class Sharing:
     """Whether others are going on a store beside the run whose folder is `run`, and what they have finished.
 
-    Each takes its units in an order of its own, so that they meet seldom, and looks for a unit's shard before it
-    begins: at most what both have in hand at a time is computed twice, and the same file written.
+    Each begins elsewhere, so that they meet seldom, and looks for a unit's shard before it begins: at most what both
+    have in hand at a time is computed twice, and the same file written.
     """
 
     def __init__(self, store: Store, run: Sequence[str], retry: Collection[str]) -> None:
         self._store = store
-        self._run = tuple(run)
         self._retry = bool(retry)
-        self._looked = float("-inf")
-        self._others = False
+        self._runs = LiveRuns(store, besides=run)
+        self._others: bool | None = None
+        self._looked = 0.0
+        self._looking: threading.Thread | None = None
 
     @property
     def others(self) -> bool:
-        """Whether there are some, as of a moment ago."""
-        if time.monotonic() - self._looked > LOOK_EVERY:
-            self._others = bool(live_runs(self._store, besides=self._run))
+        """Whether there are some, as of the last look. A thread looks: a store far away takes its time to answer."""
+        if self._others is None:
+            self._others, self._looked = bool(self._runs.look()), time.monotonic()
+        under_way = self._looking is not None and self._looking.is_alive()
+        if time.monotonic() - self._looked > LOOK_EVERY and not under_way:
             self._looked = time.monotonic()
+            self._looking = threading.Thread(target=self._look, name="other runs", daemon=True)
+            self._looking.start()
         return self._others
 
+    def _look(self) -> None:
+        with contextlib.suppress(Exception):  # whatever it is: the answer stays what it was
+            self._others = bool(self._runs.look())
+
     @property
-    def shuffle(self) -> random.Random | None:
-        """An order of this run's own, where there are others."""
-        return random.Random("/".join(self._run)) if self.others else None
+    def start(self) -> float:
+        """Which part of the way through its items the run begins: at the first one, where there are no others."""
+        return random.random() if self.others else 0.0
 
     def find(self, unit: Unit) -> Shard | None:
         """The unit's shard, if another run has written it, and none of its items is to be tried again."""

@@ -15,7 +15,7 @@ class SpentFrames:
     """
 
     def __init__(self, frames: Step, embeddings: Step) -> None:
-        self._frames = frames
+        self._frames, self._embeddings = frames, embeddings
         self._kept = named_shards(frames.store, frames.name, frames.identity.key)
         needed = set(embeddings.missing)
         self._left = Counter[str]()
@@ -30,12 +30,16 @@ class SpentFrames:
             self._remove(shard)  # of a run that was killed before it came to that
 
     def decoded(self, items: Sequence[str], shard: Shard) -> None:
-        """It was written, for items that are all to be embedded."""
-        self._left[shard.name] = len(items)
+        """It was written, for items that are to be embedded, if another run has not done so meanwhile."""
+        self._left[shard.name] = sum(item not in self._embeddings.places for item in items)
+        if not self._left[shard.name]:
+            self._remove(shard.name)
 
     def embedded(self, items: Sequence[str], shard: Shard) -> None:
         """These items' vectors are in the store."""
         for item in items:
+            if item not in self._frames.places:
+                continue  # another run did both
             frames = self._frames.places[item].shard
             self._left[frames] -= 1
             if not self._left[frames]:

@@ -25,7 +25,6 @@ from clip2video_pipe.pipeline.events import (
     read_events,
 )
 
-NEWEST = 16  # runs of a config that are looked at for those that go
 SILENT = 30.0  # seconds without a sign of life, at least, after which a run is taken for killed
 BEATS = 4  # signs of life that a run may miss
 AHEAD = 3600.0  # seconds that the clock of another machine may be ahead of this one's
@@ -45,24 +44,40 @@ class LiveRun:
 def live_runs(store: Store, besides: Sequence[str] = ()) -> list[LiveRun]:
     """The runs of this store, of any config, that are going now, oldest first; `besides` is the folder of one's own.
 
-    A request or two for each of the last few runs of a config. Of this machine the process tells; of another one its
+    A request or two for each run that the store has heard of. Of this machine the process tells; of another one its
     sign of life, which may be half a minute old, so that a run that was killed a moment ago still counts.
     """
-    folders = [(RUNS, name, stamp) for name in store.folders(RUNS) for stamp in store.folders(RUNS, name)[-NEWEST:]]
-    asked = [parts for parts in folders if parts != tuple(besides)]
-    with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(lambda parts: _live(store, parts), asked))
-    return sorted((run for run in found if run), key=lambda run: run.since)
+    return LiveRuns(store, besides).look()
 
 
-def _live(store: Store, parts: tuple[str, ...]) -> LiveRun | None:
-    said = _sign_of_life(store, parts)
-    if said is None or not _is_alive(store, parts, said):
-        return None
-    last = last_event(store, parts)
-    if last and last["event"] in LAST:  # its sign of life could not be removed
-        return None
-    return LiveRun(parts, parts[1], str(said["host"]), int(said["pid"]), float(said.get("since", said["time"])))
+class LiveRuns:
+    """`live_runs`, for those who ask again and again: runs that are known to have ended are not asked any more."""
+
+    def __init__(self, store: Store, besides: Sequence[str] = ()) -> None:
+        self._store = store
+        self._over = {tuple(besides)}
+
+    def look(self) -> list[LiveRun]:
+        with ThreadPoolExecutor(READERS) as pool:
+            names = self._store.folders(RUNS)
+            stamps = pool.map(lambda name: self._store.folders(RUNS, name), names)
+            folders = [(RUNS, name, stamp) for name, some in zip(names, stamps, strict=True) for stamp in some]
+            found = list(pool.map(self._live, [parts for parts in folders if parts not in self._over]))
+        return sorted((run for run in found if run), key=lambda run: run.since)
+
+    def _live(self, parts: tuple[str, ...]) -> LiveRun | None:
+        said = _sign_of_life(self._store, parts)
+        if said is None:
+            if time.time() - _stamped(parts[-1]) > AHEAD:  # one that has just begun has not shown itself yet
+                self._over.add(parts)
+            return None
+        if not _is_alive(self._store, parts, said):
+            return None  # it may have been out of reach, and show itself again
+        last = last_event(self._store, parts)
+        if last and last["event"] in LAST:  # its sign of life could not be removed
+            self._over.add(parts)
+            return None
+        return LiveRun(parts, parts[1], str(said["host"]), int(said["pid"]), float(said.get("since", said["time"])))
 
 
 def _sign_of_life(store: Store, parts: Sequence[str]) -> dict[str, Any] | None:

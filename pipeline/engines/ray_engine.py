@@ -5,24 +5,25 @@ the engine has to know what is where.
 """
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.pipeline.engines.carriers import Actor, run_task
+from clip2video_pipe.pipeline.engines.carriers import Actor, answer, run_task
 from clip2video_pipe.pipeline.engines.shares import Share, share_out
 from clip2video_pipe.pipeline.engines.shipping import runtime_env
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
@@ -30,9 +31,13 @@ from clip2video_pipe.pipeline.schedule import Schedule, Unit
 from clip2video_pipe.stages.base import Stage
 
 IN_HAND = 2  # units an actor has: it reads one while it computes the other
-PATIENCE = 60.0  # seconds without an answer: then it is not the work that kills an actor
+PATIENCE = 60.0  # seconds without an answer: then it is not the work that kills an actor, or a machine's tasks
+IN_A_ROW = 5  # different units lost in one place, and none finished there in between: then it is not the work
 LOOK_EVERY = 2.0  # seconds between looks at which machines there are
 REACH = 2.0  # seconds for a machine to answer
+AGAIN = 30.0  # seconds until one that did not is tried again: Ray names it for a minute more
+STARTING = 10.0  # seconds without an answer, and with nothing under way, before that is said
+WORKING = 60.0  # the same while units are under way, some of which may only wait for a place
 DIED = "its worker died ({})"
 
 
@@ -49,30 +54,45 @@ def _check_reachable(address: str) -> None:
 
 @dataclass(eq=False)
 class Slot:
-    """An actor and the units it has in hand."""
+    """An actor, or all the tasks of a machine, and the units in hand there."""
 
-    handle: Any
-    probe: Any  # a call of `ready` under way: until it answers the actor gets nothing; None when it has
-    life: str = ""  # what it answered last
+    handle: Any = None  # the actor; None for tasks
+    probe: Any = None  # a question under way: until it is answered there is nothing new to do; None when it is
+    life: str | None = None  # what the actor answered last
     units: dict[Any, Unit] = field(default_factory=dict)  # by reference to the result
-    silent_since: float | None = None  # when it first gave no answer, on the monotonic clock
-    unsure: list[Unit] = field(default_factory=list)  # lost, or only not heard of: the next answer will tell
+    silent_since: float | None = None  # when there first was no answer, on the monotonic clock
+    unsure: list[tuple[Unit, RayError]] = field(default_factory=list)  # lost, or only not heard of: an answer will tell
+    row: set[int] = field(default_factory=set)  # units lost since one was finished
 
 
 @dataclass(eq=False)
 class Node:
     """A machine of the cluster, and what it has in hand."""
 
-    id: str
-    name: str
-    door: tuple[str, int]  # where Ray listens on it
+    said: dict[str, Any]  # what Ray says of it
     share: Share
+    seen: bool  # whether this process is in its network; else Ray alone tells whether it is there
     slots: list[Slot] = field(default_factory=list)
-    tasks: dict[Any, Unit] = field(default_factory=dict)
+    tasks: Slot = field(default_factory=Slot)
+
+    @property
+    def id(self) -> str:
+        return str(self.said["NodeID"])
+
+    @property
+    def name(self) -> str:
+        return str(self.said["NodeManagerHostname"])
+
+    @property
+    def door(self) -> tuple[str, int]:
+        """Where Ray listens on it."""
+        return self.said["NodeManagerAddress"], self.said["NodeManagerPort"]
 
     @property
     def is_there(self) -> bool:
         """Whether it answers; Ray takes a while to tell."""
+        if not self.seen:
+            return True
         try:
             socket.create_connection(self.door, timeout=REACH).close()
         except OSError:
@@ -89,7 +109,9 @@ class RayEngine:
         self._started = False
         self._nodes: dict[str, Node] = {}
         self._looked = 0.0
-        self._where: dict[Any, tuple[Node, Slot | None]] = {}  # of calls under way
+        self._asked = 0.0  # when it was first looked which machines there are; 0 when one has been taken in
+        self._not_before: dict[str, float] = {}  # machines that are not there, or do not work: when to try them again
+        self._where: dict[Any, tuple[Node, Slot]] = {}  # of calls under way
         self._stages: list[Stage] = []
         self._stack = ExitStack()
 
@@ -117,15 +139,17 @@ class RayEngine:
             ready = self._wait()
             for ref in ready:
                 self._collect(ref, schedule)
-            if ready or schedule.running:
+            if ready:
                 told = time.monotonic()
-            elif time.monotonic() - told > 10:
+            elif time.monotonic() - told > (WORKING if schedule.running else STARTING):
                 told = time.monotonic()
                 schedule.listener("waiting", stage="ray", items=0, why=self._waits_for(schedule))
 
     def _wait(self) -> list[Any]:
         """Calls that have ended, all of them as soon as one has."""
-        self._where = {ref: (node, slot) for node in self._nodes.values() for ref, slot in _calls(node)}
+        self._where = {
+            ref: (node, slot) for node in self._nodes.values() for slot in _slots(node) for ref in _calls(slot)
+        }
         waiting = list(self._where)
         if not waiting:
             time.sleep(0.1)
@@ -139,6 +163,8 @@ class RayEngine:
     def _waits_for(self, schedule: Schedule) -> str:
         if schedule.ready("actor") and not any(node.slots for node in self._nodes.values()):
             return "no machine that embeds is left; waiting for one to join (Ctrl-C keeps what is done)"
+        if schedule.running:
+            return f"nothing of {schedule.running} shards under way has ended for a minute; is the cluster full?"
         return "no worker has started yet; is the cluster full?"
 
     def _connect(self) -> None:
@@ -168,45 +194,75 @@ class RayEngine:
             signal.signal(signal.SIGTERM, terminated)  # Ray puts in its own, which ends the process in a stack trace
 
     def _prepare(self, schedule: Schedule) -> None:
-        """Make actors, where there is first work for them; those that are there get the schedule's stages."""
+        """Make actors, where there is first work for them; those that are there get the schedule's stages.
+
+        Raises EngineError.
+        """
         # Set up before there is a unit: it goes on while the first videos are decoded, what is wrong with weights is
         # known early, and a worker that dies of it is told from one that dies of a video.
         self._stages = [job.stage for job in schedule.jobs if job.stage.lane == "actor"]
-        for node in self._nodes.values():
+        gpus = _use_gpus([node.said for node in self._nodes.values()], schedule)
+        for node in list(self._nodes.values()):
+            share = self._share(node.said, schedule, gpus)
+            if share.actors and (not node.slots or share.actor_gpus > node.share.actor_gpus):
+                self._let_go(node)
+                del self._nodes[node.id]
+                self._join(node.said, schedule, gpus)
+                continue
             for slot in node.slots:
-                slot.probe = slot.handle.ready.remote(self._stages)
+                slot.probe = self._ask(node, slot)
         self._looked = 0.0
         self._look(schedule)
 
     def _look(self, schedule: Schedule) -> None:
-        """Take in machines that have joined, let go of those that have left."""
-        if time.monotonic() - self._looked < LOOK_EVERY:
+        """Take in machines that have joined, let go of those that have left. Raises EngineError."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY:
             return
-        self._looked = time.monotonic()
+        self._looked = now
         every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         alive = {node["NodeID"]: node for node in every if node["Alive"]}
         for gone in self._nodes.keys() - alive.keys():
             self._lose(self._nodes[gone], schedule)
-        gpus = any(job.stage.wants_gpu for job in schedule.jobs) and any(_count(n, "GPU") for n in alive.values())
+        gpus = _use_gpus(alive.values(), schedule)
         first = not self._nodes
         for joined in alive.keys() - self._nodes.keys():
+            if now < self._not_before.get(joined, 0.0):
+                continue
             node = self._join(alive[joined], schedule, gpus)
-            if node and not first:
+            if not node:
+                self._not_before[joined] = now + AGAIN
+            elif not first:
                 schedule.listener("joined", stage="ray", items=0, why=f"{node.name} has joined, and is used")
+        self._check_taken_in(alive.values())
         actors = sum(len(node.slots) for node in self._nodes.values())
         schedule.lookahead = max(1, 2 * actors + sum(node.share.decoders for node in self._nodes.values()))
 
-    def _join(self, said: dict[str, Any], schedule: Schedule, gpus: bool) -> Node | None:
-        """Take in a machine; None where it does not answer (yet, or any more)."""
-        share = share_out(
+    def _check_taken_in(self, alive: Iterable[dict[str, Any]]) -> None:
+        """Raises EngineError where none of the machines could be reached for too long, from the start."""
+        if self._nodes:
+            self._asked = math.inf
+        self._asked = self._asked or time.monotonic()
+        doors = [f"{said['NodeManagerAddress']}:{said['NodeManagerPort']}" for said in alive]
+        if doors and time.monotonic() - self._asked > PATIENCE:
+            raise EngineError(
+                f"no machine of the cluster answers here: tried {', '.join(doors[:4])}{', ...' * (len(doors) > 4)}; "
+                "start the run on one of them, or reach the cluster through ray://"
+            )
+
+    def _share(self, said: dict[str, Any], schedule: Schedule, gpus: bool) -> Share:
+        return share_out(
             _count(said, "CPU"),
             _count(said, "GPU") if gpus else 0,
             embedding=bool(self._stages),
             decoding=schedule.has_work("task"),
             gpus_elsewhere=gpus,
         )
-        door = said["NodeManagerAddress"], said["NodeManagerPort"]
-        node = Node(said["NodeID"], said["NodeManagerHostname"], door, share)
+
+    def _join(self, said: dict[str, Any], schedule: Schedule, gpus: bool) -> Node | None:
+        """Take in a machine; None where it does not answer (yet, or any more)."""
+        share = self._share(said, schedule, gpus)
+        node = Node(said, share, seen=not self._address.startswith("ray://"))
         if not node.is_there:
             return None
         for _ in range(share.actors):
@@ -218,49 +274,71 @@ class RayEngine:
                 num_gpus=share.actor_gpus,
                 scheduling_strategy=_on(node),
             )
-            handle: Any = remote.remote()
-            node.slots.append(Slot(handle, handle.ready.remote(self._stages)))
+            slot = Slot(remote.remote())
+            slot.probe = self._ask(node, slot)
+            node.slots.append(slot)
         self._nodes[node.id] = node
         return node
 
-    def _lose(self, node: Node, schedule: Schedule) -> None:
-        """A machine has gone. What it had in hand is done elsewhere, and no item is to blame."""
+    def _ask(self, node: Node, slot: Slot) -> Any:
+        """A question that is answered when there can be work for it."""
+        if slot.handle:
+            return slot.handle.ready.remote(self._stages)
+        remote = ray.remote(answer).options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node))
+        return remote.remote()
+
+    def _lose(self, node: Node, schedule: Schedule, why: str = "has gone", until: float = AGAIN) -> None:
+        """A machine has gone, `until` seconds from now. What it had in hand is done elsewhere: no item is to blame."""
         del self._nodes[node.id]
-        units = [*node.tasks.values(), *(u for slot in node.slots for u in (*slot.units.values(), *slot.unsure))]
-        said = f"{node.name} has gone; {len(units)} shards that it had in hand are done elsewhere"
+        self._not_before[node.id] = time.monotonic() + until
+        units = [u for slot in _slots(node) for u in (*slot.units.values(), *(unit for unit, _ in slot.unsure))]
+        said = f"{node.name} {why}; {len(units)} shards that it had in hand are done elsewhere"
         schedule.listener("gone", stage="ray", items=0, why=said)
         self._let_go(node)
         for unit in units:
             schedule.release(unit)
 
+    def _give_up(self, node: Node, slot: Slot, schedule: Schedule, why: str) -> None:
+        """A machine answers, and does not work. Raises EngineError where none is left that does the same."""
+        self._lose(node, schedule, f"is not used any more: {why}", until=math.inf)
+        others = self._nodes.values()
+        if not any(other.slots if slot.handle else other.share.decoders for other in others):
+            raise EngineError(
+                f"{node.name}: {why}; is the package installed on each node, and is there memory enough? "
+                "What is done is kept"
+            )
+
     def _let_go(self, node: Node) -> None:
         for slot in node.slots:
             ray.kill(slot.handle)
-        for task in node.tasks:
+        for task in node.tasks.units:
             ray.cancel(task, force=True)
 
     def _dispatch(self, schedule: Schedule, store: Store) -> None:
         nodes = list(self._nodes.values())
         slots = [(node, slot) for node in nodes for slot in node.slots]
+        several = sum(bool(node.slots) for node in nodes) > 1
         for _ in range(IN_HAND):  # one each before any has two
             for node, slot in slots:
-                self._fill(node, slot, schedule, store)
-        busy, decoders = sum(len(node.tasks) for node in nodes), sum(node.share.decoders for node in nodes)
+                self._fill(node, slot, schedule, store, node.id if several else "")
+        busy, decoders = sum(len(node.tasks.units) for node in nodes), sum(node.share.decoders for node in nodes)
         # Where there are fewer units than cores for them, a unit uses several.
         threads = max(1, decoders // max(1, schedule.ready("task") + busy))
-        free = [node for node in nodes for _ in range(node.share.decoders - len(node.tasks))]
-        for node in sorted(free, key=lambda node: len(node.tasks) / node.share.decoders):
-            if not (unit := schedule.next("task")):
-                return
+        fit = [node for node in nodes if not node.tasks.probe]
+        free = [node for node in fit for _ in range(node.share.decoders - len(node.tasks.units))]
+        several = sum(bool(node.share.decoders) for node in nodes) > 1
+        for node in sorted(free, key=lambda node: len(node.tasks.units) / node.share.decoders):
+            if not (unit := schedule.next("task", machine=node.id if several else "")):
+                continue
             remote = ray.remote(run_task).options(
                 num_cpus=1, max_retries=0, name=unit.job.stage.name, scheduling_strategy=_on(node)
             )
-            node.tasks[remote.remote(store, unit.job.stage, unit.items, unit.feed(), threads)] = unit
+            node.tasks.units[remote.remote(store, unit.job.stage, unit.items, unit.feed(), threads)] = unit
 
-    def _fill(self, node: Node, slot: Slot, schedule: Schedule, store: Store) -> None:
+    def _fill(self, node: Node, slot: Slot, schedule: Schedule, store: Store, machine: str) -> None:
         if slot.probe or len(slot.units) >= IN_HAND or any(unit.alone for unit in slot.units.values()):
             return
-        if unit := schedule.next("actor", idle=not slot.units):
+        if unit := schedule.next("actor", idle=not slot.units, machine=machine):
             threads = node.share.threads if schedule.has_work("task") else node.share.threads_alone
             ref = slot.handle.run.remote(store, unit.job.stage, unit.items, unit.feed(), threads)
             slot.units[ref] = unit
@@ -269,34 +347,39 @@ class RayEngine:
         node, slot = self._where[ref]
         if node.id not in self._nodes:
             return  # it was lost in the meantime, and all that it had with it
-        if slot and ref == slot.probe:
+        if ref == slot.probe:
             self._probed(node, slot, schedule)
             return
-        unit = slot.units[ref] if slot else node.tasks[ref]
+        unit = slot.units[ref]
         try:
             done = ray.get(ref)
         except RayTaskError as error:  # the code raised: its own exception, not the cluster's
             raise error.cause from error
+        except RuntimeEnvSetupError as error:
+            raise _unprepared(node, error) from error
         except RayError as error:
             if not node.is_there:
                 self._lose(node, schedule)
-            elif slot:
-                del slot.units[ref]
-                slot.unsure.append(unit)
-                slot.probe = slot.probe or slot.handle.ready.remote(self._stages)
-            else:
-                del node.tasks[ref]
-                schedule.lose(unit, DIED.format(type(error).__name__))
+                return
+            del slot.units[ref]
+            slot.unsure.append((unit, error))
+            slot.probe = slot.probe or self._ask(node, slot)
         else:
-            del (slot.units if slot else node.tasks)[ref]
+            del slot.units[ref]
+            slot.row.clear()
             schedule.finish(unit, done)
 
     def _probed(self, node: Node, slot: Slot, schedule: Schedule) -> None:
-        """A restarting actor looks idle, so it gets work when it has answered; what it lost is charged if it died."""
+        """What was lost is charged if its actor has died, or its machine goes on: one that stops ends workers first.
+
+        And a restarting actor looks idle, so it gets work when it has answered.
+        """
         try:
             life = ray.get(slot.probe)
         except RayTaskError as error:
             raise error.cause from error
+        except RuntimeEnvSetupError as error:
+            raise _unprepared(node, error) from error
         except RayError as error:
             if not node.is_there:
                 self._lose(node, schedule)
@@ -304,30 +387,50 @@ class RayEngine:
             # Out of reach is how Ray also calls one that has died and will be started again: nobody knows yet.
             slot.silent_since = slot.silent_since or time.monotonic()
             if time.monotonic() - slot.silent_since > PATIENCE:
-                raise EngineError(
-                    f"a Ray actor cannot be started, or dies as it sets the model up ({type(error).__name__}); "
-                    "is the package installed on each node, and is there memory enough?"
-                ) from error
+                what = (
+                    "an actor cannot be started, or dies as it sets the model up" if slot.handle else "no task starts"
+                )
+                self._give_up(node, slot, schedule, f"{what} ({type(error).__name__})")
+                return
             time.sleep(0.1)
-            slot.probe = slot.handle.ready.remote(self._stages)
+            slot.probe = self._ask(node, slot)
             return
         slot.probe, slot.silent_since = None, None
-        unsure, slot.unsure = slot.unsure, []
-        for unit in unsure:
-            if life == slot.life:
+        lives, slot.life = bool(slot.handle) and life == slot.life, life
+        while slot.unsure:
+            unit, lost = slot.unsure[0]
+            if not lives:
+                slot.row.add(unit.id)
+            if len(slot.row) >= IN_A_ROW:
+                said = f"{IN_A_ROW} shards in a row were lost there ({type(lost).__name__})"
+                self._give_up(node, slot, schedule, said)
+                return
+            del slot.unsure[0]
+            if lives:
                 schedule.release(unit)
             else:
-                schedule.lose(unit, DIED.format("it was started again"))
-        slot.life = life
+                failure = "out-of-memory" if isinstance(lost, OutOfMemoryError) else "crashed"
+                schedule.lose(unit, DIED.format(type(lost).__name__), failure, node.id)
 
 
-def _calls(node: Node) -> Iterator[tuple[Any, Slot | None]]:
-    """References of all that a machine has in hand, and the actor that has it."""
-    yield from ((ref, None) for ref in node.tasks)
-    for slot in node.slots:
-        yield from ((ref, slot) for ref in slot.units)
-        if slot.probe:
-            yield slot.probe, slot
+def _slots(node: Node) -> list[Slot]:
+    return [node.tasks, *node.slots]
+
+
+def _calls(slot: Slot) -> Iterator[Any]:
+    """References of all that is under way there."""
+    yield from slot.units
+    if slot.probe:
+        yield slot.probe
+
+
+def _unprepared(node: Node, error: RuntimeEnvSetupError) -> EngineError:
+    reason = (error.error_message or "Ray does not say why").strip().splitlines()[-1]
+    return EngineError(f"{node.name}: what a worker needs could not be put there (run.ship_code): {reason}")
+
+
+def _use_gpus(machines: Iterable[dict[str, Any]], schedule: Schedule) -> bool:
+    return any(job.stage.wants_gpu for job in schedule.jobs) and any(_count(said, "GPU") for said in machines)
 
 
 def _count(node: dict[str, Any], resource: str) -> int:

@@ -39,7 +39,8 @@ def test_of_the_same_config(corpus, singly, kept):
     second = corpus.begin(*words, chaos=[SLOW])
     assert [corpus.end(pid) for pid in (first, second)] == [0, 0], corpus.out.read_text()
     runs = results(corpus)
-    assert sum(run["video_embeddings"]["computed"] for run in runs) < 12, "nothing was shared"
+    for stage in ("frames", "video_embeddings"):
+        assert sum(run[stage]["computed"] for run in runs) < 12, "nothing was shared"
     assert all(run["video_embeddings"]["computed"] + run["video_embeddings"]["reused"] == 6 for run in runs)
     corpus.run()
     assert corpus.is_as(singly)

@@ -126,3 +126,81 @@ def test_what_belongs_together_shares_a_unit_up_to_twice_its_size(pipeline, tmp_
     while unit := schedule.next("task"):
         units.append(unit.items)
     assert units == expected
+
+
+class Together:
+    """Runs over the same items, a tick at a time: what one has finished another one finds after that tick."""
+
+    def __init__(self, pipeline, folder, starts, kept=True, group=1):
+        self.written, self.made, self.started = {}, [], []
+        self.schedules = [
+            self.schedule(pipeline, folder / str(n), start, kept, group) for n, start in enumerate(starts)
+        ]
+
+    def schedule(self, pipeline, folder, start, kept, group):
+        items = [f"i{n:04}" for n in range(600)]
+        _, jobs = pipeline.chain(Store(str(folder)), items)
+        jobs[0].together = lambda item: int(item[1:]) // group
+        jobs[0].kept = kept
+        for job in jobs:
+            job.completed = lambda: None
+        return Schedule(jobs, 4, None, find=self.find, start=start, lookahead=20)
+
+    def find(self, unit):
+        return self.written.get((unit.job.stage.name, unit.items))
+
+    def run(self, workers=8, keeps=("doubling", "second")):
+        """How many ticks until all are done; `made` are the units of each that were computed."""
+        ticks = 0
+        while not all(schedule.done for schedule in self.schedules):
+            ticks += 1
+            in_hand = [
+                (s, unit) for s in self.schedules for lane in ("task", "actor") for unit in take(s, lane, workers)
+            ]
+            for schedule, unit in in_hand:
+                result = done(unit)
+                if unit.job.stage.name in keeps:
+                    self.written[unit.job.stage.name, unit.items] = result.shard
+                self.made.append(unit.job.stage.name)
+                schedule.finish(unit, result)
+        return ticks
+
+
+def take(schedule, lane, most):
+    return [unit for _ in range(most) if (unit := schedule.next(lane))]
+
+
+def test_a_start_of_its_own_does_not_slow_a_run_down(pipeline, tmp_path):
+    """Units that are cut apart at other places than those that read them would each wait for two of them."""
+    in_order = Together(pipeline, tmp_path / "a", [0.0], group=3).run()
+    assert Together(pipeline, tmp_path / "b", [0.61], group=3).run() <= in_order + 2
+
+
+@pytest.mark.parametrize("starts", [(0.0, 0.37), (0.5, 0.45), (0.0, 0.3, 0.9)])
+def test_runs_at_the_same_time_meet_seldom(pipeline, tmp_path, starts):
+    runs = Together(pipeline, tmp_path, starts, group=3)
+    alone = Together(pipeline, tmp_path / "alone", [0.0], group=3)
+    ticks = alone.run()
+    assert runs.run() < ticks * 1.5 / len(starts) + 3
+    for stage in ("doubling", "second"):
+        assert runs.made.count(stage) < 1.6 * alone.made.count(stage)
+
+
+def test_what_is_made_for_what_another_run_has_done_is_not_made(pipeline, tmp_path):
+    runs = Together(pipeline, tmp_path, [0.0], kept=False, group=3)
+    runs.run(keeps=("second",))
+    before = len(runs.made)
+    events = []
+    again = runs.schedule(pipeline, tmp_path / "again", 0.3, False, 3)
+    again.listener = lambda event, **said: events.append((event, said["stage"], said["items"]))
+    assert again.next("task") is None and again.next("actor") is None
+    assert again.done and len(runs.made) == before
+    assert sum(items for event, stage, items in events if (event, stage) == ("finished", "doubling")) == 600
+
+
+def test_a_unit_that_was_lost_goes_to_another_machine(make):
+    schedule = make(list("abcd"), 2)
+    unit = schedule.next("task", machine="a")
+    schedule.lose(unit, "died", machine="a")
+    assert schedule.next("task", machine="a").items == ("c", "d")
+    assert schedule.next("task", machine="b") is unit

@@ -6,14 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.counts import count, described, seconds_to_go
 from clip2video_pipe.pipeline.events import EventLog
-from clip2video_pipe.pipeline.status import last_run, live_runs, unfinished
+from clip2video_pipe.pipeline.sharing import Sharing
+from clip2video_pipe.pipeline.status import LiveRuns, last_run, live_runs, unfinished
 
 HOLDS = """
 import sys, time
@@ -179,6 +182,8 @@ def test_units_are_done_in_flight_or_left():
     frames = next(described(count(events), 10.0, going=True))
     assert frames["units"] == {"done": 1, "in_flight": 1, "left": 3}
     assert (frames["lost"], frames["given_up"]) == (2, 1)
+    events.append(event("released", "frames", unit=2, items=2))  # the machine that had it has gone
+    assert next(described(count(events), 10.0, going=True))["units"] == {"done": 1, "in_flight": 0, "left": 4}
 
 
 def test_the_rate_is_that_of_the_last_minute():
@@ -210,3 +215,36 @@ def test_the_time_to_go_is_that_of_the_stage_that_takes_longest():
     stages["video_embeddings"].finished.append((10.0, 10))
     stages["video_embeddings"].began, stages["video_embeddings"].done = 5.0, 10
     assert seconds_to_go(stages, 10.0) == ({"frames": 10.0, "video_embeddings": 5.0}, 10.0)
+
+
+def test_a_run_that_many_came_after_still_goes(tmp_path, going, monkeypatch):
+    """And those that have ended are asked once, however often it is looked at who goes."""
+    store = Store(str(tmp_path))
+    going("a", stamp(1).replace("2026", "2025"))
+    for number in range(40):
+        with EventLog(store, ("runs", "a", f"20251125T0100{number:02}.000000Z")):
+            pass
+    runs = LiveRuns(store)
+    asked = []
+    real = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, *parts: asked.append(parts) or real(self, *parts))
+    assert len(runs.look()) == 1 and len(asked) == 41
+    assert len(runs.look()) == 1 and len(asked) == 42
+
+
+def test_a_look_at_other_runs_keeps_nobody_waiting(tmp_path, monkeypatch):
+    answer, asked = threading.Event(), threading.Event()
+    sharing = Sharing(Store(str(tmp_path)), ("runs", "a", stamp(1)), ())
+    assert not sharing.others
+
+    def look():
+        asked.set()
+        answer.wait(60)
+        return ["another"]
+
+    monkeypatch.setattr(sharing, "_runs", SimpleNamespace(look=look))
+    monkeypatch.setattr("clip2video_pipe.pipeline.sharing.LOOK_EVERY", -1)
+    assert not sharing.others and asked.wait(60)
+    answer.set()
+    sharing._looking.join()
+    assert sharing.others

@@ -96,3 +96,6 @@ def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips,
     assert result["metrics"]["coverage"]["videos"] == {"asked": VIDEOS, "ok": VIDEOS, "failed": 0, "errors": {}}
     assert sum(stage["failed"] for stage in result["stages"]) == 0
     assert (result["metrics"], tables(tmp_path, result)) == undisturbed
+    log = Path(result["run_dir"], "events.jsonl")
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert "gone" in events and "lost" not in events, "no video is charged"
