@@ -114,6 +114,7 @@ class RayEngine:
         self._where: dict[Any, tuple[Node, Slot]] = {}  # of calls under way
         self._stages: list[Stage] = []
         self._stack = ExitStack()
+        self._task = ray.remote(run_task)  # one for all: Ray sends the code of each to the cluster
 
     def __enter__(self) -> Self:
         # Ray says what happens to workers on the standard output, whatever it is told; that is for results.
@@ -330,7 +331,7 @@ class RayEngine:
         for node in sorted(free, key=lambda node: len(node.tasks.units) / node.share.decoders):
             if not (unit := schedule.next("task", machine=node.id if several else "")):
                 continue
-            remote = ray.remote(run_task).options(
+            remote = self._task.options(
                 num_cpus=1, max_retries=0, name=unit.job.stage.name, scheduling_strategy=_on(node)
             )
             node.tasks.units[remote.remote(store, unit.job.stage, unit.items, unit.feed(), threads)] = unit
