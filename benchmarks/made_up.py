@@ -11,6 +11,7 @@ from clip2video_pipe.manifests.shards import Outcome, ShardWriter, failed_table,
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.plan import Step
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule
+from clip2video_pipe.pipeline.sharing import Sharing
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
 from clip2video_pipe.stages.base import Stage
 
@@ -57,7 +58,7 @@ def steps(store: Store, items: list[str]) -> tuple[Step, Step]:
     return Step(store, first.identity, items, first), Step(store, second.identity, items, second)
 
 
-def schedule(store: Store, both: tuple[Step, Step], listener: Listener) -> Schedule:
+def schedule(store: Store, both: tuple[Step, Step], listener: Listener, sharing: Sharing | None = None) -> Schedule:
     """What is missing of both."""
     first, second = both
 
@@ -76,4 +77,6 @@ def schedule(store: Store, both: tuple[Step, Step], listener: Listener) -> Sched
 
     make = Job(first.stage, first.missing, first.places, given, completed=first.commit)  # type: ignore[arg-type]
     use = Job(second.stage, second.missing, second.places, stored, make, completed=second.commit)  # type: ignore[arg-type]
-    return Schedule([job for job in (make, use) if job.missing], SHARD_ITEMS, record, listener)
+    jobs = [job for job in (make, use) if job.missing]
+    others = (sharing.find, sharing.start) if sharing else ()
+    return Schedule(jobs, SHARD_ITEMS, record, listener, *others)

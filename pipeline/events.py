@@ -50,18 +50,27 @@ class EventLog:
         self._thread = threading.Thread(target=self._beat, name="sign of life", daemon=True)
         self._file = None
         self._torn = False  # whether the file ends in a part of a line
-        self._part, self._part_of, self._sent = 1, 0, 0  # its number, its first event, and the first one not sent
+        self._part = 1  # of an object store: the number of the one in work, its lines, and how many of them are sent
+        self._lines: list[bytes] = []
+        self._sent = 0
+        self._sending = threading.Lock()
         if store.local:
             path = Path(store.path(*run, EVENTS))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
-        self.events: list[Event] = []
 
     def add(self, event: str, **said: Any) -> None:
-        record = {"time": round(time.time(), 4), "event": event, **said}
-        self.events.append(record)
+        line = json.dumps({"time": round(time.time(), 4), "event": event, **said}).encode() + b"\n"
         if self._file:
-            self._append(_line(record))
+            self._append(line)
+        else:
+            self._lines.append(line)
+
+    def events(self) -> list[Event]:
+        """All that were added, read back: a long run has too many to hold."""
+        if self._file is None:
+            self._send()
+        return read_events(self._store, self._run)
 
     def __enter__(self) -> Self:
         self._show_life()
@@ -78,7 +87,8 @@ class EventLog:
             self.add(**last)
             if self._file is None:
                 if self._thread.is_alive():  # what it is sending may come after this, and must not take its place
-                    self._part, self._part_of = self._part + 1, self._sent
+                    self._part, self._lines = self._part + 1, self._lines[self._sent :]
+                    self._sent, self._sending = 0, threading.Lock()
                 self._send()
         except Exception:
             if error is None:
@@ -136,14 +146,19 @@ class EventLog:
 
     def _send(self) -> None:
         """The events that an object store does not have yet. A part that has grown large enough is left behind."""
-        part, first, until = self._part, self._part_of, len(self.events)
-        if until == self._sent:
-            return
-        data = b"".join(map(_line, self.events[first:until]))
-        self._store.write(data, *self._run, f"events-{part:05d}.jsonl")
-        self._sent = until
-        if len(data) >= PART_BYTES:
-            self._part, self._part_of = part + 1, until
+        with self._sending:
+            lines, part = self._lines, self._part
+            until = len(lines)
+            if until == self._sent:
+                return
+            data = b"".join(lines[:until])
+            self._store.write(data, *self._run, f"events-{part:05d}.jsonl")
+            if lines is not self._lines:
+                return  # the run has ended, and did not wait for this
+            self._sent = until
+            if len(data) >= PART_BYTES:
+                self._part, self._sent = part + 1, 0
+                del lines[:until]
 
 
 def read_events(store: Store, run: Sequence[str]) -> list[Event]:
@@ -196,10 +211,6 @@ def process_start(pid: int) -> str | None:
         return None
     fields = said.rpartition(")")[2].split()  # its name, in brackets, may hold anything
     return None if fields[0] in "ZX" else fields[19]
-
-
-def _line(event: Event) -> bytes:
-    return json.dumps(event).encode() + b"\n"
 
 
 def _parse(line: bytes) -> Event | None:

@@ -126,9 +126,10 @@ def _run(
         compute(_schedule(config, store, _scoring_jobs(plan, step), listen, sharing), store)
         step.commit()
     results = measure(plan, scoring)
-    spans, costs = summary(log.events), spent(log.events)
+    events = log.events()
+    spans, costs = summary(events), spent(events)
     shared = Counter[str]()
-    for event in log.events:
+    for event in events:
         if event.get("shared"):
             shared[event["stage"]] += event["items"]
     said = {
