@@ -156,7 +156,7 @@ def _made(plan: Plan, shards: set[str]) -> dict[str, Entry]:
         if not left:
             break
         for event in read_events(plan.store, parts):
-            if event.get("shard") in left:
+            if event.get("shard") in left and not event.get("shared"):  # else another run made it, and says so
                 found[event["shard"]] = {
                     "run": plan.store.path(*parts),
                     "began": _time(event["began"]),

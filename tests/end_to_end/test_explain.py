@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip2video_pipe.manifests import faults
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.events import RUNS, EventLog
 from clip2video_pipe.stages.datasets.shapes import write_clips
 from clip2video_pipe.stages.decoding.failures import DecodeError, Failure
 
@@ -35,6 +37,11 @@ def explained(project, video_id, *words):
     code, out, err = project.command("explain", video_id, "--json", *words)
     assert code == 0, err
     return json.loads(out)
+
+
+def finished(log):
+    events = map(json.loads, log.read_text().splitlines())
+    return [{k: v for k, v in event.items() if k != "time"} for event in events if event["event"] == "finished"]
 
 
 def by_stage(entries):
@@ -72,6 +79,20 @@ def test_rows_ranks_and_times_are_where_it_says(project, lines):
             [row] = ranks.filter(pc.and_(direction, pc.equal(ranks["query_id"], query))).to_pylist()
             assert entry["rank"] == row["rank"]
             assert entry["score"] == pytest.approx(row["score"])
+
+
+def test_the_run_that_made_a_shard_is_named_not_those_that_found_it(project, lines):
+    made_by = project.run()["run_dir"]
+    [log] = project.store.glob("runs/small/*/events.jsonl")
+    found_it = [event | {"shared": True, "ended": event["began"]} for event in finished(log)]
+    with EventLog(Store(str(project.store)), (RUNS, "small", "20300101T000000.000000Z")) as later:
+        for event in found_it:
+            later.add(**event)
+    stages = by_stage(explained(project, lines[0]["video"])["stages"])
+    assert {stages[name]["computed"]["run"] for name in ("frames", "video_embeddings", "similarity")} == {made_by}
+    log.unlink()
+    stages = by_stage(explained(project, lines[0]["video"])["stages"])
+    assert "written" in stages["frames"]["computed"], "by the time of the file, where no run says it"
 
 
 @pytest.mark.parametrize("failure", get_args(Failure))
