@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clip2video_pipe.manifests import faults
 from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline import export as exporting
@@ -137,12 +138,27 @@ def test_nothing_is_replaced_unasked_and_nothing_half_written(project, tmp_path,
     assert not (tmp_path / "videos.parquet").exists()
 
 
+def test_new_ids_are_never_beside_old_vectors(project, tmp_path, monkeypatch):
+    project.run()
+    target = tmp_path / "videos.npy"
+    assert project.command("export", "--to", str(target))[0] == 0
+
+    def hook(name):
+        if name == "after videos.ids.parquet":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(faults, "hook", hook)
+    assert project.command("export", "--to", str(target), "--force")[0] == 130
+    assert exporting.ids_path(target).exists() and not target.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["--to", "{tmp}/videos.csv"], "has to end with one of .parquet, .npy, .lance"),
         (["--to", "s3://bucket/videos.npy"], "on this machine"),
         (["--to", "{tmp}/a.npy", "--captions", "{tmp}/a.npy"], "same file"),
+        (["--to", "{tmp}/a.npy", "--captions", "{tmp}/folder.npy/../a.ids.parquet"], "same file"),
         (["--to", "{tmp}/folder.npy"], "is a folder"),
         (["--to", "{tmp}/a.npy", "--set", "sampling.max_frames=3"], "start a 'run' first"),
         (["--to", "{tmp}/a.npy", "--set", "name=x", "--set", "store={tmp}/none"], "never run in this store"),
