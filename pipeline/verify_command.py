@@ -15,7 +15,7 @@ from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
-from clip2video_pipe.pipeline.options import AsJson
+from clip2video_pipe.pipeline.options import AsJson, Overrides
 from clip2video_pipe.pipeline.plan import open_store
 from clip2video_pipe.pipeline.show import counted, sized
 from clip2video_pipe.pipeline.verify import Progress, verify
@@ -27,10 +27,11 @@ def verify_stores(
     repair: Annotated[
         bool, typer.Option("--repair", help="Delete what is damaged, so that the next run makes it anew.")
     ] = False,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Read all of a store and check every digest. Exit code 1: there is damage that was not repaired."""
-    stores = _stores(configs or [], store)
+    stores = _stores(configs or [], overrides or [], store)
     found = []
     for one in stores:
         with _shown(Console(stderr=True, quiet=as_json)) as progress:
@@ -43,17 +44,19 @@ def verify_stores(
         raise typer.Exit(errors.FAULT)
 
 
-def _stores(configs: Sequence[Path], store: str | None) -> list[Store]:
+def _stores(configs: Sequence[Path], overrides: Sequence[str], store: str | None) -> list[Store]:
     """Each store once. Raises RequestError."""
     if store is None and not configs:
         raise RequestError("verify: give a config, or --store and where it is")
-    found = [open_store(load_config(path, files=False)) for path in configs]
+    if overrides and not configs:
+        raise RequestError("verify: --set changes settings of configs, and none is given")
+    found = [open_store(load_config(path, overrides, files=False)) for path in configs]
     if store is not None:
         try:
             found.append(Store(store))
         except StoreError as error:
             raise RequestError(f"verify: {error}") from error
-    return list({one.path(): one for one in found}.values())
+    return list({one.identity: one for one in found}.values())
 
 
 def _print(said: Any) -> None:
