@@ -17,7 +17,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import AsJson, Overrides
 from clip2video_pipe.pipeline.plan import open_store
-from clip2video_pipe.pipeline.show import counted, sized
+from clip2video_pipe.pipeline.show import several, sized
 from clip2video_pipe.pipeline.verify import Progress, verify
 
 
@@ -63,8 +63,8 @@ def _print(said: Any) -> None:
     for fault in said["faults"]:
         dropped = "; deleted" if fault["repaired"] else ""
         typer.echo(f"{fault['what']} {fault['path']}: {fault['why']}{dropped}")
-    read = {"shards": said["shards"], "manifests": said["manifests"], "other files": said["other_files"]}
-    what = counted({name: count for name, count in read.items() if count}) or "nothing is in it"
+    read = {"shard": said["shards"], "manifest": said["manifests"], "other file": said["other_files"]}
+    what = ", ".join(several(count, name) for name, count in read.items() if count) or "nothing is in it"
     typer.echo(f"{said['store']}: {what}, {sized(said['bytes'])}: {_verdict(said['faults'])}")
 
 
@@ -72,9 +72,10 @@ def _verdict(faults: Any) -> str:
     if not faults:
         return "sound"
     left = sum(not fault["repaired"] for fault in faults)
+    them = "it" if len(faults) == 1 else "them"
     if not left:
-        return f"{len(faults)} bad, all deleted; the next 'run' makes them anew"
-    return f"{len(faults)} bad; --repair deletes them, so that the next 'run' makes them anew"
+        return f"{len(faults)} bad, deleted; the next 'run' makes {them} anew"
+    return f"{len(faults)} bad; --repair deletes {them}, so that the next 'run' makes {them} anew"
 
 
 @contextmanager

@@ -75,6 +75,10 @@ def test_rows_are_in_the_order_of_the_dataset_and_failed_ones_are_counted(projec
     noise = tmp_path / "noise.mp4"
     noise.write_bytes(b"noise" * 100)
     shutil.copy(clips / lines[4]["video"], tmp_path / "copy.mp4")
+    only = project.rows({"video": lines[0]["video"]}, {"video": "gone.mp4"})
+    project.run(only, "--set", "run.max_failure_rate=1")
+    out = project.command("export", only, "--to", str(tmp_path / "one.parquet"))[1]
+    assert ": 1 video, vectors of " in out and "; 1 video has no vector: 1 missing" in out
     said = [
         {"video": lines[4]["video"], "video_id": "one", "caption": "a"},
         {"video": str(noise), "video_id": "noise", "caption": "b"},

@@ -95,6 +95,8 @@ def test_all_at_once_and_for_people(project):
     code, out, _ = project.command("verify")
     assert code == 0
     assert out.strip().endswith(": sound")
+    flip(one(project, "runs/*/*/metrics.json"), at=0)
+    assert project.command("verify", "--repair")[1].endswith(": 1 bad, deleted; the next 'run' makes it anew\n")
 
 
 @pytest.mark.parametrize("stage", ["videos", "video_embeddings"])
