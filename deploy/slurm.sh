@@ -22,7 +22,8 @@ mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]} # this script runs there
 port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs may share a node
 cpus=${SLURM_CPUS_PER_TASK:-1}
-read -r ip _ < <(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)
+# The first of its addresses; change where the nodes reach one another by another one.
+read -r ip _ < <(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --all-ip-addresses)
 address=$ip:$port
 
 steps=()
@@ -44,7 +45,8 @@ trap stop EXIT
 trap 'exit 143' TERM INT
 trap 'again=yes; exit 0' USR1
 
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+# A step does not have the job's --cpus-per-task unless it is said.
+srun --nodes=1 --ntasks=1 --nodelist="$head" --cpus-per-task="$cpus" --overlap \
     ray start --head --node-ip-address="$ip" --port="$port" --num-cpus="$cpus" --include-dashboard=false --block &
 steps+=($!)
 for _ in {1..120}; do
@@ -52,7 +54,8 @@ for _ in {1..120}; do
     sleep 0.5
 done
 if ((${#nodes[@]} > 1)); then
-    srun --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" --no-kill --kill-on-bad-exit=0 \
+    srun --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" \
+        --cpus-per-task="$cpus" --no-kill --kill-on-bad-exit=0 \
         ray start --address="$address" --num-cpus="$cpus" --block &
     steps+=($!)
 fi

@@ -2,6 +2,8 @@
 
 import configparser
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -28,7 +30,7 @@ def settings(url: Url) -> tuple[str, dict[str, Any], dict[str, Any]]:
     if anonymous:
         said["skip_signature"] = True
     elif user and url.scheme == "s3":
-        said |= {"access_key_id": user, "secret_access_key": password}
+        said["credential_provider"] = _keys(user, password)
     elif url.scheme == "s3":
         said |= {key: value for key, value in _profile().items() if key not in said}
     web: dict[str, Any] = {"allow_http": endpoint.startswith("http://")}
@@ -71,7 +73,12 @@ def _true(options: dict[str, str], name: str) -> bool:
     return said in ("true", "1")
 
 
-def _profile() -> dict[str, str]:
+def _keys(user: str, password: str, token: str | None = None) -> Callable[[], dict[str, Any]]:
+    """These and nothing besides: keys that are said as settings are sent with AWS_SESSION_TOKEN, which is of others."""
+    return partial(dict, access_key_id=user, secret_access_key=password, token=token, expires_at=None)
+
+
+def _profile() -> dict[str, Any]:
     """Keys and region of the profile in `~/.aws`, which object_store does not read; keys only where none are said."""
     name = os.environ.get("AWS_PROFILE") or "default"
     found: dict[str, str] = {}
@@ -87,7 +94,10 @@ def _profile() -> dict[str, str]:
             raise ValueError(f"{path} is not as the AWS tools write it") from None
         if read.has_section(section):
             found = dict(read[section]) | found
-    names = {"region": "region"} if not {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys() else {}
-    if not any(os.environ.get(key) for key in KEYS) and "aws_access_key_id" in found:
-        names |= {n: f"aws_{n}" for n in ("access_key_id", "secret_access_key", "session_token")}
-    return {key: found[said] for key, said in names.items() if said in found}
+    said: dict[str, Any] = {}
+    if "region" in found and not {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys():
+        said["region"] = found["region"]
+    if not any(os.environ.get(key) for key in KEYS) and {"aws_access_key_id", "aws_secret_access_key"} <= found.keys():
+        token = found.get("aws_session_token")
+        said["credential_provider"] = _keys(found["aws_access_key_id"], found["aws_secret_access_key"], token)
+    return said

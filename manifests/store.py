@@ -115,6 +115,11 @@ class Store:
         """Path of a file, or its address without secrets: to show to people, and on a local store to open."""
         return "/".join((self.base, *parts))
 
+    @property
+    def identity(self) -> str:
+        """What tells it from other stores, and gives no secret away; `path()` lacks what is behind a `?`."""
+        return self.base if self.local else self._place.at(self._key()).hashed()
+
     def stamps(self, *folder: str) -> dict[str, Stamp]:
         """Name and stamp of each finished file of a folder; empty where there is no such folder."""
         return {name: stamp for name, (stamp, _) in self._listed(*folder).items() if not name.endswith(TEMPORARY)}

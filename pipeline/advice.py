@@ -1,14 +1,22 @@
 """What would make of a failure something else: the setting, as it is now, or the thing to mend."""
 
 from clip2video_pipe.pipeline.settings import Config
+from clip2video_pipe.stages.frames import Frames
+from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
 
 
-def advice(error: str, config: Config) -> str:
-    """For an error class of docs/configuration.md, in words."""
+def advice(error: str, stage: str, config: Config) -> str:
+    """For an error class of docs/configuration.md, by the stage in which the item failed, in words."""
     sampling, run = config.sampling, config.run
     again = "the next run tries again"
     other = "av" if sampling.decoder == "decord" else "decord"
     match error:
+        case "timeout" if stage != Frames.name:
+            return f"run.compute_timeout (now {run.compute_timeout:g} s); {again}"
+        case "crashed" if stage != Frames.name:
+            batch = f", or embed.batch_frames (now {config.embed.batch_frames})"
+            smaller = batch if stage == VideoEmbeddings.name else ""
+            return f"the memory that workers have{smaller}; 'run --retry crashed' tries again"
         case "missing":
             return f"put the file there; relative paths start at dataset.root; {again}"
         case "unreadable":

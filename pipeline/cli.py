@@ -105,7 +105,7 @@ def run(
     classes = classes_to_retry(retry, open_store(loaded)) if retry else ()
     reporter = Reporter(Console(stderr=True, quiet=as_json))
     interrupts: Interrupts = context.obj
-    interrupts.last_words = lambda: _complain_stopped(reporter, interrupts.command)
+    interrupts.last_words = lambda: _complain_stopped(reporter, interrupts)
     try:
         with reporter:
             result = run_config(loaded, reporter, classes)
@@ -212,11 +212,12 @@ def _complain(message: str) -> None:
     typer.echo(f"clip2video-pipe: {message}", err=True)
 
 
-def _complain_stopped(reporter: Reporter, command: str) -> None:
+def _complain_stopped(reporter: Reporter, interrupts: Interrupts) -> None:
     reporter.hide()
     for line in reporter.kept():
         typer.echo(line, err=True)
-    _complain(f"stopped; what is done is kept, and this goes on: {command}")
+    beside = ", with the passwords and queries of its addresses, which are left out here" if interrupts.hides else ""
+    _complain(f"stopped; what is done is kept, and this goes on{beside}: {interrupts.command}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,14 +41,17 @@ def spent(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
     """What the finished units of each stage took; `workers` is how many units were under way at a time, at most.
 
     `worker_seconds` are their times added up, `wall_seconds` the time in which any was under way, `busy_seconds` that
-    in which they computed, `core_seconds` what their cores did, where they say it.
+    in which they computed, `core_seconds` what their cores did, where they say it. Units that another run did, which
+    took none of this one's time, are not counted.
     """
     units: dict[str, list[Event]] = {}
     said: dict[str, Any] = {}
     for event in events:
         if event["event"] == "planned":
             said |= event["stages"]
-        elif event["event"] == "finished" and event.get("ended") is not None and event.get("began") is not None:
+        elif (
+            event["event"] == "finished" and not event.get("shared") and None not in map(event.get, ("began", "ended"))
+        ):
             units.setdefault(event["stage"], []).append(event)
     return {stage: _spent(found, said.get(stage, {})) for stage, found in units.items()}
 

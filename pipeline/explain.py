@@ -16,7 +16,9 @@ from clip2video_pipe.pipeline.contents import SCORING, run_names, runs
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.events import RUNS, read_events
 from clip2video_pipe.pipeline.plan import Plan, Step
+from clip2video_pipe.stages.frames import Frames
 from clip2video_pipe.stages.metrics import ranks
+from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
 
 NEAREST = 3
 DETAILS = {  # columns that are small
@@ -63,6 +65,9 @@ def explain(plan: Plan, video_id: str) -> dict[str, Any]:
         }
         for row in captions
     ]
+    _add_advice(plan, stages)
+    for caption in said:
+        _add_advice(plan, caption["stages"], stages)
     _add_times(plan, [*stages, *(entry for caption in said for entry in caption["stages"])])
     same = plan.listing.videos.filter(pc.equal(plan.listing.videos["video"], content))["video_id"].to_pylist()
     return {
@@ -102,9 +107,22 @@ def _entry(plan: Plan, step: Step, item: str | None, listed: Entry | None = None
         entry |= {name: listed[name] for name in ("status", "error", "message", "passing")}
     else:
         entry |= {"status": "missing", "message": step.why(), "advice": "'run' computes it"}
-    if entry["status"] == FAILED:
-        entry["advice"] = advice(entry["error"] or "", plan.config)
     return entry
+
+
+def _add_advice(plan: Plan, entries: Sequence[Entry], before: Sequence[Entry] = ()) -> None:
+    """To what failed, by the stage in which it did: later ones pass it on. `before`: of a caption, its video's."""
+    made = [entry for entry in (*entries, *before) if entry["stage"] not in SCORING]
+    for entry in entries:
+        if entry["status"] == FAILED:
+            first = next((other for other in made if other.get("error") == entry["error"]), entry)
+            entry["advice"] = advice(entry["error"] or "", _failed_in(first), plan.config)
+
+
+def _failed_in(first: Entry) -> str:
+    # Frames that were not kept took their row along. What decoding says begins with the file's name, in quotes.
+    decoded = first["stage"] == VideoEmbeddings.name and (first["message"] or "").startswith(("'", '"'))
+    return Frames.name if decoded else str(first["stage"])
 
 
 def _details(step: Step, shard: str, row: int, columns: list[str]) -> Entry:
@@ -156,7 +174,7 @@ def _made(plan: Plan, shards: set[str]) -> dict[str, Entry]:
         if not left:
             break
         for event in read_events(plan.store, parts):
-            if event.get("shard") in left:
+            if event.get("shard") in left and not event.get("shared"):  # else another run made it, and says so
                 found[event["shard"]] = {
                     "run": plan.store.path(*parts),
                     "began": _time(event["began"]),

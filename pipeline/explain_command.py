@@ -10,7 +10,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.explain import Entry, explain
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import sized
+from clip2video_pipe.pipeline.show import several, sized
 
 
 def explain_video(
@@ -29,7 +29,7 @@ def explain_video(
 
 
 def _windows(found: Any) -> Iterator[str]:
-    yield f"{found['video_id']}: {len(found['windows'])} windows; 'explain' one of them:"
+    yield f"{found['video_id']}: {several(len(found['windows']), 'window')}; 'explain' one of them:"
     yield from (f"  {name}" for name in found["windows"])
 
 
@@ -68,7 +68,7 @@ def _facts(entry: Entry) -> Iterator[str]:
         yield f"{entry['direction'].replace('_', ' ')}: rank {entry['rank']:g}, score {entry['score']:.4g}{wrong}"
     if "times" in entry:
         times = ", ".join(f"{seconds:g}" for seconds in entry["times"])
-        lost = f", {entry['lost']} packets lost" if entry.get("lost") else ""
+        lost = f", {several(entry['lost'], 'packet')} lost" if entry.get("lost") else ""
         yield f"pictures at {times} s; {entry['width']} x {entry['height']}, {entry['rate']:g} frames/s{lost}"
     if entry["item"]:
         yield f"item {entry['item']}"
@@ -76,6 +76,7 @@ def _facts(entry: Entry) -> Iterator[str]:
         yield f"row {entry['row']} of {entry['path']}"
     if computed := entry.get("computed"):
         if "run" in computed:
-            yield f"{computed['began']}, {computed['items']} items in {computed['seconds']:g} s, {computed['run']}"
+            items = several(computed["items"], "item")
+            yield f"{computed['began']}, {items} in {computed['seconds']:g} s, {computed['run']}"
         else:
             yield f"written {computed['written']}"

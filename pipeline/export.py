@@ -39,8 +39,11 @@ def export(plan: Plan, to: Path, captions: Path | None = None, *, force: bool = 
     global vectors alone, `v_g` and `exp(logit_scale) t_g`, for models without an alignment block. Gives `path`, `ids`,
     `rows`, `width` and `without` (how many have no vector, by error class) of both. Raises RequestError.
     """
-    if captions is not None and captions.absolute() == to.absolute():
-        raise RequestError(f"export: --to and --captions are the same file: {str(to)!r}; give two")
+    if captions is not None:
+        written = {file.resolve(): file for file in _files(to)}
+        for file in _files(captions):
+            if file.resolve() in written:
+                raise RequestError(f"export: --to and --captions would write the same file: {str(file)!r}; give two")
     writers = [_writer(path, force) for path in (to, captions) if path is not None]
     if captions is not None and plan.caption_embeddings is None:
         raise RequestError("export: the dataset has no captions; leave out --captions")
@@ -87,6 +90,10 @@ def ids_path(npy: Path) -> Path:
     return npy.with_suffix(".ids.parquet")
 
 
+def _files(path: Path) -> list[Path]:
+    return [path, ids_path(path)] if path.suffix == ".npy" else [path]
+
+
 def _writer(path: Path, force: bool) -> Write:
     """What writes such a file. Raises RequestError where it cannot be written."""
     name = str(path)
@@ -94,7 +101,7 @@ def _writer(path: Path, force: bool) -> Write:
         raise RequestError(f"export: {name!r}: has to be on this machine; copy it from there")
     if path.suffix not in WRITERS:
         raise RequestError(f"export: {name!r}: has to end with one of {', '.join(WRITERS)}")
-    for file in (path, *([ids_path(path)] if path.suffix == ".npy" else [])):
+    for file in _files(path):
         if file.is_dir() and path.suffix != ".lance":
             raise RequestError(f"export: {str(file)!r} is a folder; give a file")
         if file.exists() and not force:
@@ -144,6 +151,7 @@ def _npy(path: Path, ids: pa.Table, vectors: Vectors) -> None:
         for start in range(0, len(ids), BLOCK):
             rows = vectors.read(start, min(start + BLOCK, len(ids)))
             sink.write(np.ascontiguousarray(rows, "<f4").data)
+        path.unlink(missing_ok=True)  # or a kill between the two names would leave new ids beside old vectors
 
 
 def _lance(path: Path, ids: pa.Table, vectors: Vectors) -> None:

@@ -10,7 +10,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.export import export
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import counted
+from clip2video_pipe.pipeline.show import counted, several
 
 
 def export_vectors(
@@ -34,9 +34,11 @@ def export_vectors(
 
 
 def _line(what: str, said: Any) -> str:
-    line = f"{said['path']}: {said['rows']} {what}, vectors of {said['width']}"
+    one = what.removesuffix("s")
+    line = f"{said['path']}: {several(said['rows'], one)}, vectors of {said['width']}"
     if "ids" in said:
         line += f"; which is which: {said['ids']}"
     if said["without"]:
-        line += f"; {sum(said['without'].values())} {what} have no vector: {counted(said['without'])}"
+        line += f"; {several(sum(said['without'].values()), f'{one} has', f'{what} have')} no vector: "
+        line += counted(said["without"])
     return line

@@ -66,7 +66,7 @@ def collect(plans: Sequence[Plan], limits: Limits, *, delete: bool, allow_gaps: 
     """
     store = plans[0].store
     for plan in plans[1:]:
-        if plan.store.path() != store.path():
+        if plan.store.identity != store.identity:
             raise RequestError(
                 f"gc: {plans[0].config.name!r} has its store at {store.path()!r}, {plan.config.name!r} at "
                 f"{plan.store.path()!r}; collect one store at a time"

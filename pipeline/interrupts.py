@@ -1,6 +1,8 @@
 """Ctrl-C: the first one stops in order, within a few seconds; a second one leaves at once."""
 
+import json
 import os
+import re
 import select
 import shlex
 import shutil
@@ -13,6 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import yaml
+
+from clip2video_pipe.manifests.addresses import is_remote, shown
+from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.errors import INTERRUPTED
 
 WITHIN = 4.5  # seconds for what stops in order; then it is left as it is, which loses nothing that is done
@@ -25,11 +31,14 @@ class Interrupts:
 
     A thread hears of signals at once, also while the main thread is in the middle of a native call or waits for a
     network: it ends the process `WITHIN` seconds after the first one, or at the second one. `command` is how the user
-    would start the same again; `last_words` is called before the process ends, by whoever ends it.
+    would start the same again, but for what may be secret in its addresses: `hides` says whether there was any.
+    `last_words` is called before the process ends, by whoever ends it.
     """
 
     def __init__(self, argv: Sequence[str] | None) -> None:
-        self.command = shlex.join(_words(argv))
+        words = _words(argv)
+        said = [_public(word) for word in words]
+        self.command, self.hides = shlex.join(said), said != words
         self.last_words: Callable[[], object] = lambda: None
         self._stays = argv is None  # until the process has ended: something may keep even that waiting
         self._heard = False
@@ -99,3 +108,18 @@ def _words(argv: Sequence[str] | None) -> list[str]:
     found = shutil.which(PROGRAM)
     known = found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
     return [PROGRAM if known else sys.argv[0], *sys.argv[1:]]
+
+
+def _public(word: str) -> str:
+    """A word of the command line: a value, or a `KEY=` and a value, that may be YAML with addresses in it."""
+    if "://" not in word:
+        return word
+    text = re.sub(r"^([\w.-]+=)*", "", word)
+    key = word.removesuffix(text)
+    if is_remote(text):
+        return key + shown(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return f"{key}..."
+    return word if public(value) == value else key + json.dumps(public(value), ensure_ascii=False, default=str)

@@ -57,7 +57,7 @@ def show_plan(console: Console, title: str, stages: Sequence[Mapping[str, Any]],
     if len(unknown) < len(told):
         hours = "" if total["gpu_hours"] is None else f", {total['gpu_hours']:.2f} GPU-hours"
         least = "at least " if unknown else "about "
-        _say(console, f"all: {least}{duration(total['seconds'])}, {amount(total['bytes'])}{hours}, by earlier runs")
+        _say(console, f"all: {least}{duration(total['seconds'])}, {sized(total['bytes'])}{hours}, by earlier runs")
     if unknown:
         _say(console, f"?: no earlier run in this store tells how long {', '.join(unknown)} takes")
 
@@ -71,7 +71,7 @@ def _cost(said: Mapping[str, Any] | None, name: str) -> str:
     value = said[name]
     if value is None:
         return ""
-    return amount(value) if name == "bytes" else f"{value:.2f}" if name == "gpu_hours" else f"{value:.1f}"
+    return sized(value) if name == "bytes" else f"{value:.2f}" if name == "gpu_hours" else f"{value:.1f}"
 
 
 def show_metrics(console: Console, metrics: Any, expected: Any = None) -> None:
@@ -120,9 +120,9 @@ def _notes(console: Console, direction: str, said: Any) -> None:
     if "R@1_low" in said and "whole_query_set" not in said:
         parts.append(f"R@1 between {said['R@1_low']:.1f} and {said['R@1_high']:.1f} (95 %)")
     if said.get("ties"):
-        parts.append(f"{said['ties']} queries share their rank with others")
+        parts.append(several(said["ties"], "query shares its rank with others", "queries share their rank with others"))
     if said.get("non_finite"):
-        parts.append(f"{said['non_finite']} queries left out: their scores are not finite")
+        parts.append(f"{several(said['non_finite'], 'query', 'queries')} left out, with scores that are not finite")
     if parts:
         _say(console, f"{direction}: {'; '.join(parts)}")
 
@@ -148,22 +148,18 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def amount(count: float) -> str:
-    """Of bytes: `512 B`, `3.4 MB`, `1.2 TB`."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def counted(counts: Mapping[str, int]) -> str:
     """`3 missing, 1 damaged`."""
     return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
-def sized(count: int) -> str:
-    """Bytes as people read them: `12.3 MB`."""
+def several(count: int, one: str, more: str = "") -> str:
+    """`1 shard`, `2 shards`; `more` where that is not `one` and an s."""
+    return f"{count} {one if count == 1 else more or f'{one}s'}"
+
+
+def sized(count: float) -> str:
+    """Bytes as people read them: `512 B`, `3.4 MB`, `1.2 TB`."""
     value, unit = float(count), "B"
     for larger in ("KB", "MB", "GB", "TB"):
         if value < 1000:

@@ -15,9 +15,9 @@ from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
-from clip2video_pipe.pipeline.options import AsJson
+from clip2video_pipe.pipeline.options import AsJson, Overrides
 from clip2video_pipe.pipeline.plan import open_store
-from clip2video_pipe.pipeline.show import counted, sized
+from clip2video_pipe.pipeline.show import several, sized
 from clip2video_pipe.pipeline.verify import Progress, verify
 
 
@@ -27,10 +27,11 @@ def verify_stores(
     repair: Annotated[
         bool, typer.Option("--repair", help="Delete what is damaged, so that the next run makes it anew.")
     ] = False,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Read all of a store and check every digest. Exit code 1: there is damage that was not repaired."""
-    stores = _stores(configs or [], store)
+    stores = _stores(configs or [], overrides or [], store)
     found = []
     for one in stores:
         with _shown(Console(stderr=True, quiet=as_json)) as progress:
@@ -43,25 +44,27 @@ def verify_stores(
         raise typer.Exit(errors.FAULT)
 
 
-def _stores(configs: Sequence[Path], store: str | None) -> list[Store]:
+def _stores(configs: Sequence[Path], overrides: Sequence[str], store: str | None) -> list[Store]:
     """Each store once. Raises RequestError."""
     if store is None and not configs:
         raise RequestError("verify: give a config, or --store and where it is")
-    found = [open_store(load_config(path, files=False)) for path in configs]
+    if overrides and not configs:
+        raise RequestError("verify: --set changes settings of configs, and none is given")
+    found = [open_store(load_config(path, overrides, files=False)) for path in configs]
     if store is not None:
         try:
             found.append(Store(store))
         except StoreError as error:
             raise RequestError(f"verify: {error}") from error
-    return list({one.path(): one for one in found}.values())
+    return list({one.identity: one for one in found}.values())
 
 
 def _print(said: Any) -> None:
     for fault in said["faults"]:
         dropped = "; deleted" if fault["repaired"] else ""
         typer.echo(f"{fault['what']} {fault['path']}: {fault['why']}{dropped}")
-    read = {"shards": said["shards"], "manifests": said["manifests"], "other files": said["other_files"]}
-    what = counted({name: count for name, count in read.items() if count}) or "nothing is in it"
+    read = {"shard": said["shards"], "manifest": said["manifests"], "other file": said["other_files"]}
+    what = ", ".join(several(count, name) for name, count in read.items() if count) or "nothing is in it"
     typer.echo(f"{said['store']}: {what}, {sized(said['bytes'])}: {_verdict(said['faults'])}")
 
 
@@ -69,9 +72,10 @@ def _verdict(faults: Any) -> str:
     if not faults:
         return "sound"
     left = sum(not fault["repaired"] for fault in faults)
+    them = "it" if len(faults) == 1 else "them"
     if not left:
-        return f"{len(faults)} bad, all deleted; the next 'run' makes them anew"
-    return f"{len(faults)} bad; --repair deletes them, so that the next 'run' makes them anew"
+        return f"{len(faults)} bad, deleted; the next 'run' makes {them} anew"
+    return f"{len(faults)} bad; --repair deletes {them}, so that the next 'run' makes {them} anew"
 
 
 @contextmanager

@@ -43,6 +43,7 @@ class Server:
     faults: list[Fault] = field(default_factory=list)
     hits: Counter = field(default_factory=Counter)  # by kind of fault
     asked: list[str] = field(default_factory=list)  # `GET /bucket/key?query`
+    headers: http.client.HTTPMessage | None = None  # of the last request
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reset(self):
@@ -110,6 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         said = f"{self.command} {self.path}"
         with server.lock:
             server.asked.append(said)
+            server.headers = self.headers
             fault = server.take(said)
         kind = fault.kind if fault else ""
         if kind == "drop":

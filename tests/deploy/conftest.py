@@ -38,8 +38,9 @@ def said():
 
     def find(program, text):
         text = re.sub(r"\s*\\\n\s*", " ", text).replace(' "$@"', "")
-        # Only where a command starts: a line, code in a sentence, or what follows another command or a quote.
-        for call in re.finditer(rf"(?:^|[`;&'\"]|entrypoint:|bin/)[ \t]*({program} [^`;&|#\n]*)", text, re.MULTILINE):
+        # Only where a command starts: a line, code in a sentence, or what follows another command, srun or a quote.
+        starts = r"(?:^|[`;&'\"]|entrypoint:|bin/)[ \t]*(?:srun .*?)?"
+        for call in re.finditer(rf"{starts}\b({program} [^`;&|#\n]*)", text, re.MULTILINE):
             words = call[1].strip()
             yield words[:-1] if words.count("'") % 2 or words.count('"') % 2 else words
 

@@ -1,4 +1,4 @@
-"""`deploy/slurm.sh`: shell without faults, and directives that sbatch knows. `tests/chaos/test_slurm.py` runs it."""
+"""`deploy/slurm.sh`: shell without faults, directives that sbatch knows. `tests/chaos/hosts/test_slurm.py` runs it."""
 
 import re
 import shutil
@@ -27,3 +27,9 @@ def test_directives_come_first_and_are_known(deploy):
     said = {n: match[1] for n, line in enumerate(lines) if (match := re.match(r"#SBATCH --([a-z-]+)", line))}
     assert set(said.values()) == DIRECTIVES
     assert max(said) < first_command, "sbatch reads none after the first command"
+
+
+def test_steps_have_the_cpus_that_ray_is_told(deploy):
+    text = (deploy / "slurm.sh").read_text().replace("\\\n", "")
+    steps = re.findall(r"^ *(srun .* )ray start .*--num-cpus=\"\$cpus\"", text, re.MULTILINE)
+    assert len(steps) == 2 and all('--cpus-per-task="$cpus"' in step for step in steps)

@@ -6,13 +6,20 @@ import subprocess
 import sys
 from typing import get_args
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from clip2video_pipe.manifests import faults
+from clip2video_pipe.manifests.schemas import FAILED
+from clip2video_pipe.manifests.shards import Outcome, failed_table
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.events import RUNS, EventLog
+from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings
 from clip2video_pipe.stages.datasets.shapes import write_clips
 from clip2video_pipe.stages.decoding.failures import DecodeError, Failure
+from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
 
 SETTINGS = {
     "missing": "dataset.root",
@@ -35,6 +42,11 @@ def explained(project, video_id, *words):
     code, out, err = project.command("explain", video_id, "--json", *words)
     assert code == 0, err
     return json.loads(out)
+
+
+def finished(log):
+    events = map(json.loads, log.read_text().splitlines())
+    return [{k: v for k, v in event.items() if k != "time"} for event in events if event["event"] == "finished"]
 
 
 def by_stage(entries):
@@ -74,8 +86,23 @@ def test_rows_ranks_and_times_are_where_it_says(project, lines):
             assert entry["score"] == pytest.approx(row["score"])
 
 
+def test_the_run_that_made_a_shard_is_named_not_those_that_found_it(project, lines):
+    made_by = project.run()["run_dir"]
+    [log] = project.store.glob("runs/small/*/events.jsonl")
+    found_it = [event | {"shared": True, "ended": event["began"]} for event in finished(log)]
+    with EventLog(Store(str(project.store)), (RUNS, "small", "20300101T000000.000000Z")) as later:
+        for event in found_it:
+            later.add(**event)
+    stages = by_stage(explained(project, lines[0]["video"])["stages"])
+    assert {stages[name]["computed"]["run"] for name in ("frames", "video_embeddings", "similarity")} == {made_by}
+    log.unlink()
+    stages = by_stage(explained(project, lines[0]["video"])["stages"])
+    assert "written" in stages["frames"]["computed"], "by the time of the file, where no run says it"
+
+
+@pytest.mark.parametrize("kept", ["true", "false"])
 @pytest.mark.parametrize("failure", get_args(Failure))
-def test_every_class_of_failure_names_what_would_change_it(project, lines, monkeypatch, failure):
+def test_every_class_of_failure_names_what_would_change_it(project, lines, monkeypatch, failure, kept):
     from clip2video_pipe.stages import frames
 
     real = frames.decode_apart
@@ -87,19 +114,47 @@ def test_every_class_of_failure_names_what_would_change_it(project, lines, monke
         return real(limits, path, segments, **how)
 
     monkeypatch.setattr(frames, "decode_apart", decode)
-    project.run("--set", "run.max_failure_rate=1")
-    found = explained(project, bad)
+    project.run("--set", "run.max_failure_rate=1", "--set", f"run.keep_frames={kept}")
+    found = explained(project, bad, "--set", f"run.keep_frames={kept}")
     stages = by_stage(found["stages"])
-    for name in ("frames", "video_embeddings", "similarity"):
+    for name in ("frames", "video_embeddings", "similarity")[kept == "false" :]:
         assert (stages[name]["status"], stages[name]["error"]) == ("failed", failure)
         assert SETTINGS[failure] in stages[name]["advice"]
     assert by_stage(found["captions"][0]["stages"])["similarity"]["error"] == failure
+    assert SETTINGS[failure] in by_stage(found["captions"][0]["stages"])["similarity"]["advice"]
     others = by_stage(explained(project, lines[2]["video"])["stages"])
     assert others["similarity"]["rank"] >= 1, "although a run would try the failed one again"
     code, out, _ = project.command("explain", bad)
     assert code == 0
     assert f"{failure}: " in out
-    assert f"what would change it: {stages['frames']['advice']}" in out
+    assert f"what would change it: {stages['video_embeddings']['advice']}" in out
+
+
+@pytest.mark.parametrize(
+    ("stage", "failure", "expected"),
+    [
+        (VideoEmbeddings, "timeout", "run.compute_timeout (now 3600 s); the next run tries again"),
+        (VideoEmbeddings, "crashed", "embed.batch_frames (now 256); 'run --retry crashed' tries again"),
+        (CaptionEmbeddings, "timeout", "run.compute_timeout (now 3600 s); the next run tries again"),
+        (CaptionEmbeddings, "crashed", "the memory that workers have; 'run --retry crashed' tries again"),
+    ],
+)
+def test_what_would_change_a_failure_after_decoding(project, lines, monkeypatch, stage, failure, expected):
+    real = stage.process
+
+    def process(self, loaded):
+        rows = real(self, loaded)
+        outcome = Outcome(FAILED, failure, "its worker died (it was started again)", failure == "timeout")
+        failed = failed_table(rows.schema, rows["item"].to_pylist()[:1], outcome)
+        return pa.concat_tables([failed, rows.slice(1)])
+
+    monkeypatch.setattr(stage, "process", process)
+    project.run("--set", "run.max_failure_rate=1")
+    found = [explained(project, line["video"]) for line in lines]
+    entries = [entry for video in found for part in (video, *video["captions"]) for entry in part["stages"]]
+    failed = [entry for entry in entries if entry["status"] == "failed"]
+    assert {stage.name, "similarity"} <= {entry["stage"] for entry in failed}
+    assert all(entry["advice"].endswith(expected) for entry in failed if entry["error"] == failure)
 
 
 def test_a_file_that_is_not_there_and_a_caption_of_nothing(project, lines):

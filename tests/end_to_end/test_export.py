@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clip2video_pipe.manifests import faults
 from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline import export as exporting
@@ -74,6 +75,10 @@ def test_rows_are_in_the_order_of_the_dataset_and_failed_ones_are_counted(projec
     noise = tmp_path / "noise.mp4"
     noise.write_bytes(b"noise" * 100)
     shutil.copy(clips / lines[4]["video"], tmp_path / "copy.mp4")
+    only = project.rows({"video": lines[0]["video"]}, {"video": "gone.mp4"})
+    project.run(only, "--set", "run.max_failure_rate=1")
+    out = project.command("export", only, "--to", str(tmp_path / "one.parquet"))[1]
+    assert ": 1 video, vectors of " in out and "; 1 video has no vector: 1 missing" in out
     said = [
         {"video": lines[4]["video"], "video_id": "one", "caption": "a"},
         {"video": str(noise), "video_id": "noise", "caption": "b"},
@@ -137,12 +142,27 @@ def test_nothing_is_replaced_unasked_and_nothing_half_written(project, tmp_path,
     assert not (tmp_path / "videos.parquet").exists()
 
 
+def test_new_ids_are_never_beside_old_vectors(project, tmp_path, monkeypatch):
+    project.run()
+    target = tmp_path / "videos.npy"
+    assert project.command("export", "--to", str(target))[0] == 0
+
+    def hook(name):
+        if name == "after videos.ids.parquet":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(faults, "hook", hook)
+    assert project.command("export", "--to", str(target), "--force")[0] == 130
+    assert exporting.ids_path(target).exists() and not target.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["--to", "{tmp}/videos.csv"], "has to end with one of .parquet, .npy, .lance"),
         (["--to", "s3://bucket/videos.npy"], "on this machine"),
         (["--to", "{tmp}/a.npy", "--captions", "{tmp}/a.npy"], "same file"),
+        (["--to", "{tmp}/a.npy", "--captions", "{tmp}/folder.npy/../a.ids.parquet"], "same file"),
         (["--to", "{tmp}/folder.npy"], "is a folder"),
         (["--to", "{tmp}/a.npy", "--set", "sampling.max_frames=3"], "start a 'run' first"),
         (["--to", "{tmp}/a.npy", "--set", "name=x", "--set", "store={tmp}/none"], "never run in this store"),

@@ -112,12 +112,14 @@ def test_while_ray_starts(running, many):
 
 
 def test_while_planning_waits_for_a_server_that_says_nothing(project, running, silent):
-    run = running(project.rows({"video": f"{silent}/a.mp4", "caption": "a dog"}))
+    root = "--set=dataset.root=https://user:hunter2@host/"
+    run = running(project.rows({"video": f"{silent}/a.mp4", "caption": "a dog"}), root)
     time.sleep(3)
     run.interrupt()
     assert run.seconds_to_end() < 5
     assert run.process.returncode == 130
-    assert "this goes on: " in run.said
+    assert "this goes on, with the passwords and queries of its addresses, which are left out here: " in run.said
+    assert "hunter2" not in run.said
     assert "Traceback" not in run.said
     assert not (project.store / "runs").exists(), "it had not begun"
 

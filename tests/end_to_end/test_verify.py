@@ -95,6 +95,8 @@ def test_all_at_once_and_for_people(project):
     code, out, _ = project.command("verify")
     assert code == 0
     assert out.strip().endswith(": sound")
+    flip(one(project, "runs/*/*/metrics.json"), at=0)
+    assert project.command("verify", "--repair")[1].endswith(": 1 bad, deleted; the next 'run' makes it anew\n")
 
 
 @pytest.mark.parametrize("stage", ["videos", "video_embeddings"])
@@ -232,6 +234,28 @@ def test_which_store(project, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["verify", str(project.config), "--store", "artifacts"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1, "the same store twice is read once"
+    assert main(["verify", "--store", "artifacts", "--set", "name=x"]) == 2
+
+
+def test_set_names_another_store(project, tmp_path):
+    project.run()
+    flip(one(project, "frames/*/*.parquet"))
+    (tmp_path / "empty").mkdir()
+    code, out, _ = project.command("verify", "--set", f"store={tmp_path}/empty")
+    assert (code, out) == (0, f"{tmp_path}/empty: nothing is in it, 0 B: sound\n")
+
+
+@pytest.mark.parametrize(("query", "stores"), [("endpoint_override=http://localhost:{port}", 2), ("", 1)])
+def test_stores_of_one_name_on_two_servers_are_two(project, s3, query, stores):
+    s3.put("store/frames/key/x", b"")
+    other = project.elsewhere(project.folder / "other")
+    port = s3.address.rpartition(":")[2]
+    for config, address in ((project.config, "s3://bucket/store/"), (other.config, f"s3://bucket/store?{query}")):
+        text = config.read_text().rpartition("store: ")[0]
+        config.write_text(f"{text}store: {address.format(port=port)}\n")
+    code, out, err = project.command("verify", str(other.config))
+    assert code == 0, err
+    assert len(out.splitlines()) == stores
 
 
 def test_a_killed_run_leaves_nothing_that_counts_as_damage(project):

@@ -178,10 +178,13 @@ def test_keys_come_from_the_address_the_environment_or_a_profile(s3, monkeypatch
     from clip2video_pipe.manifests.clients import settings
 
     def said(url):
-        return {name: value for name, value in settings(Url(url))[1].items() if name != "disable_bulk_delete"}
+        found = {name: value for name, value in settings(Url(url))[1].items() if name != "disable_bulk_delete"}
+        return found | (found.pop("credential_provider", dict)())
 
     end = {"endpoint": s3.address}
-    assert said("s3://me:a%2Fb@bucket") == {"access_key_id": "me", "secret_access_key": "a/b", **end}
+    no_token = {"token": None, "expires_at": None}
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of the environment's keys")
+    assert said("s3://me:a%2Fb@bucket") == {"access_key_id": "me", "secret_access_key": "a/b", **no_token, **end}
     assert said("s3://bucket?anonymous=true") == {"skip_signature": True, **end}
     assert said("s3://bucket") == end, "obstore looks into the environment"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -191,15 +194,21 @@ def test_keys_come_from_the_address_the_environment_or_a_profile(s3, monkeypatch
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "two")
-    assert said("s3://bucket") == {"access_key_id": "i", "secret_access_key": "s", "region": "eu-west-1", **end}
+    keys_of_two = {"access_key_id": "i", "secret_access_key": "s", **no_token}
+    assert said("s3://bucket") == {**keys_of_two, "region": "eu-west-1", **end}
     where = "s3://bucket?region=x&endpoint_override=host:9000&scheme=http"
-    assert said(where) == {
-        "access_key_id": "i",
-        "secret_access_key": "s",
-        "region": "x",
-        "endpoint": "http://host:9000",
-    }
+    assert said(where) == {**keys_of_two, "region": "x", "endpoint": "http://host:9000"}
+    (tmp_path / "credentials").write_text("[two]\naws_access_key_id=i\naws_secret_access_key=s\naws_session_token=t\n")
+    assert said("s3://bucket").items() >= {"token": "t"}.items()
     assert said("gs://anonymous@bucket") == {"base_url": s3.address, "skip_signature": True}
+
+
+def test_the_token_of_the_environments_keys_is_not_sent_with_others(s3, monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a token")
+    for url, key, token in (("s3://other:secret@bucket", "other", None), ("s3://bucket", "a-key", "a token")):
+        Store(url).write(b"x", "y")
+        assert f"Credential={key}/" in s3.headers["Authorization"]
+        assert s3.headers.get("x-amz-security-token") == token
 
 
 def test_pyarrow_hands_interrupts_on(s3, monkeypatch):

@@ -45,7 +45,6 @@ def slurm(hosts, tmp_path):
     for name, text in (
         ("srun", SRUN.format(worker=worker.space)),
         ("scontrol", SCONTROL.format(requeued=requeued)),
-        ("hostname", f"#!/bin/sh\necho {head.address}\n"),
     ):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
