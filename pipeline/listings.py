@@ -15,13 +15,13 @@ from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.retries import LostConnection
 from clip2video_pipe.manifests.shards import versions
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.contents import LISTINGS
 from clip2video_pipe.pipeline.settings import TableDataset
 from clip2video_pipe.stages.datasets import DatasetError
 from clip2video_pipe.stages.datasets.durations import Durations
 from clip2video_pipe.stages.datasets.files import expand
 from clip2video_pipe.stages.listing import LISTING_VERSION, Listing
 
-ROOT = "listings"
 ROWS = 10_000  # of a table that is remembered: a shorter one is read as quickly
 STATE = b"clip2video"
 FILES = pa.schema([pa.field("path", pa.binary())])  # without secrets
@@ -128,7 +128,7 @@ class RememberedListing:
     def _read(self, part: str, schema: pa.Schema) -> pa.Table | None:
         """Rows of `schema`, and their state; None where they are not there, or damaged."""
         try:
-            data = self._store.read(ROOT, self._name, f"{part}.parquet")
+            data = self._store.read(LISTINGS, self._name, f"{part}.parquet")
             table = None if data is None else pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         except LostConnection:
             raise
@@ -137,7 +137,7 @@ class RememberedListing:
         return table if table is not None and table.schema.equals(schema) else None
 
     def _write(self, part: str, table: pa.Table, state: str) -> None:
-        with self._store.writing(ROOT, self._name, f"{part}.parquet") as sink:
+        with self._store.writing(LISTINGS, self._name, f"{part}.parquet") as sink:
             pq.write_table(
                 table.replace_schema_metadata({STATE: state}),
                 sink,
