@@ -14,11 +14,14 @@ import pyarrow.compute as pc
 from clip2video_pipe.manifests import keys, schemas
 from clip2video_pipe.manifests.addresses import Location, whole
 from clip2video_pipe.manifests.fingerprints import Extent, Fingerprints
-from clip2video_pipe.manifests.shards import Outcome, outcome_table, well
+from clip2video_pipe.manifests.shards import WELL, Outcome, outcome_table, well
 from clip2video_pipe.models.text import clean
 from clip2video_pipe.stages.datasets import Caption, Dataset, Gap, Video
 
 LISTING_VERSION = 1  # raised when the same dataset gives other rows
+
+_video_item = keys.digest_of("error", "video", "video_id")
+_caption_item = keys.digest_of("caption", "caption_id", "video")
 EMPTY_CAPTION = "empty-caption"
 
 
@@ -96,9 +99,9 @@ def _videos(videos: Sequence[Video], contents: Sequence[str | OSError]) -> pa.Ta
         if isinstance(content, OSError):
             outcome = _unread(video.path, content)
         else:
-            outcome = Outcome(schemas.OK)
+            outcome = WELL
             key = keys.video_key(content, video.start, video.end)
-        items.append(keys.digest({"video_id": video.video_id, "video": key, "error": outcome.error}))
+        items.append(_video_item(outcome.error, key, video.video_id))
         outcomes.append(outcome)
         size = None if key is None else int(str(content).partition("-")[0])
         for name, value in zip(columns, (video.video_id, key, video.start, video.end, size), strict=True):
@@ -124,9 +127,9 @@ def _captions(captions: Sequence[Caption], row_of: dict[str, str]) -> pa.Table:
         caption_id = f"{caption.video_id}#{key[:8]}"
         if (copy := copies[caption.video_id, key]) > 1:
             caption_id += f"-{copy}"
-        items.append(keys.digest({"caption_id": caption_id, "caption": key, "video": row_of[caption.video_id]}))
+        items.append(_caption_item(key, caption_id, row_of[caption.video_id]))
         if text:
-            outcomes.append(Outcome(schemas.OK))
+            outcomes.append(WELL)
         else:
             outcomes.append(Outcome(schemas.FAILED, EMPTY_CAPTION, f"nothing is left of {caption.text!r}"))
         for name, value in zip(columns, (caption_id, caption.video_id, key, text), strict=True):
@@ -137,5 +140,5 @@ def _captions(captions: Sequence[Caption], row_of: dict[str, str]) -> pa.Table:
 def list_bank(captions: Iterable[str]) -> pa.Table:
     """Of schemas.QUERY_BANK: each text once; those that nothing is left of are no queries."""
     texts = {keys.caption_key(text): text for text in map(clean, captions) if text}
-    outcomes = [Outcome(schemas.OK)] * len(texts)
+    outcomes = [WELL] * len(texts)
     return outcome_table(schemas.QUERY_BANK, list(texts), outcomes, {"text": list(texts.values())})
