@@ -20,8 +20,12 @@ from rich.console import Console
 
 from benchmarks import made_up
 from benchmarks.ratios import Ratio, conclude
+from clip2video_pipe.manifests import keys
+from clip2video_pipe.manifests.shards import SUFFIX, Shard
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.events import EventLog
+from clip2video_pipe.pipeline.plan import make_plan
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.sharing import Sharing
 from clip2video_pipe.stages.datasets.shapes import write_clips
@@ -95,14 +99,54 @@ def in_its_own_process(*words: str) -> dict[str, float]:
     return found
 
 
-def plan(folder: str, count: int) -> None:
-    """Print the seconds and the peak megabytes of planning so many items whose manifests are there."""
-    items = made_up.item_keys(count)
+TABLE = """\
+name: table
+dataset: {{kind: table, path: {folder}/rows.jsonl, root: {folder}}}
+model: {{preset: tiny, seed: 0}}
+store: {folder}/store
+"""
+FILES = 1000  # that the rows of the table are windows of
+
+
+def long_table(folder: Path, rows: int) -> Path:
+    """Config of a table of windows, each with a caption of its own."""
+    folder.mkdir()
+    for number in range(FILES):
+        (folder / f"{number}.mp4").write_bytes(b"%d" % number)
+    with (folder / "rows.jsonl").open("w") as table:
+        for row in range(rows):
+            window, number = divmod(row, FILES)
+            said = {"video": f"{number}.mp4", "start": 10.0 * window, "end": 10.0 * window + 10}
+            table.write(json.dumps({**said, "caption": f"somebody does thing {row} with a pan"}) + "\n")
+    config = folder / "table.yaml"
+    config.write_text(TABLE.format(folder=folder))
+    return config
+
+
+def fill(config: str) -> None:
+    """Print the seconds of a first plan, and commit manifests of all its items, whose shards are names and no more."""
     before = time.perf_counter()
-    both = made_up.steps(Store(folder), items)
-    missing = [len(step.missing) for step in both]
-    assert missing == [0, 0] and all(step.cached for step in both)
+    found = make_plan(load_config(Path(config)), remember=True)
+    print(json.dumps({"seconds": time.perf_counter() - before}))
+    for step in found.steps:
+        where = (step.name, step.identity.key)
+        Path(step.store.path(*where)).mkdir(parents=True)
+        for start in range(0, len(step.items), made_up.SHARD_ITEMS):
+            items = step.items[start : start + made_up.SHARD_ITEMS]
+            name = keys.shard_name(step.identity.key, items)
+            Path(step.store.path(*where, name + SUFFIX)).touch()
+            stamp = step.store.stamp(*where, name + SUFFIX)
+            assert stamp is not None, "it was just made"
+            step.places.add(Shard(name, len(items), (), stamp), items)
+        step.commit()
+
+
+def plan(config: str) -> None:
+    """Print the seconds and the peak megabytes of a plan whose manifests are all there."""
+    before = time.perf_counter()
+    found = make_plan(load_config(Path(config)))
     seconds = time.perf_counter() - before
+    assert all(step.cached for step in found.steps)
     print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
 
 
@@ -127,11 +171,19 @@ def corpus(folder: Path, items: int) -> list[Ratio]:
     """A corpus of made-up items: computed, planned again, and grown by a hundredth."""
     store = str(folder / "store")
     first = in_its_own_process("--run", store, "--items", str(items))
-    planned = in_its_own_process("--plan", store, "--items", str(items))
+    table = str(long_table(folder / "table", items))
+    anew = in_its_own_process("--fill", table)
+    planned = in_its_own_process("--plan", table)
     grown = in_its_own_process("--run", store, "--items", str(items + items // 100))
     shards = f"{first['shards']:.0f} shards in {first['seconds']:.0f} s"
     return [
-        Ratio(f"seconds to plan {items:,} items, all there", planned["seconds"], 10, True),
+        Ratio(
+            f"seconds to plan {items:,} videos and captions, all there",
+            planned["seconds"],
+            10,
+            True,
+            f"the first time {anew['seconds']:.0f}",
+        ),
         Ratio("gigabytes of that, at most", planned["peak"] / 1e3, 1.5, True),
         Ratio("ms of the driver for a shard", first["every"], 10, True, shards),
         Ratio("the last thousand shards over the second thousand", first["late"] / first["early"], 1.5, True),
@@ -211,11 +263,14 @@ def overlap(folder: Path) -> list[Ratio]:
 def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("--items", type=int, default=1_000_000)
-    words.add_argument("--plan", metavar="STORE", help="one part of it")
+    words.add_argument("--fill", metavar="CONFIG", help="one part of it")
+    words.add_argument("--plan", metavar="CONFIG", help="one part of it")
     words.add_argument("--run", metavar="STORE", help="one part of it")
     asked = words.parse_args()
-    if asked.plan:
-        plan(asked.plan, asked.items)
+    if asked.fill:
+        fill(asked.fill)
+    elif asked.plan:
+        plan(asked.plan)
     elif asked.run:
         run(asked.run, asked.items)
     else:

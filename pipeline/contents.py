@@ -13,6 +13,7 @@ from clip2video_pipe.stages.similarity import Similarity
 SCORING = (Similarity.name, *(stage.name for stage in POST_STAGES.values()))
 STAGES = ("videos", "captions", "query_bank", "frames", "video_embeddings", "caption_embeddings", *SCORING)
 MEMORIES = ("fingerprints.parquet", "durations.parquet")  # what a store remembers of files
+LISTINGS = "listings"  # and of long tables
 
 _KEY = re.compile(rf"[0-9a-f]{{{keys.KEY_LENGTH}}}")
 _ITEMS = re.compile(rf"items-[0-9a-f]{{{keys.KEY_LENGTH}}}\.parquet")
@@ -30,6 +31,11 @@ def manifests(store: Store) -> Iterator[tuple[str, str]]:
     """Each stage and manifest hash that the store has a folder of."""
     for stage in STAGES:
         yield from ((stage, name) for name in store.folders(ROOT, stage) if _KEY.fullmatch(name))
+
+
+def listings(store: Store) -> Iterator[tuple[str, str]]:
+    """The folder of each listing that the store remembers."""
+    return ((LISTINGS, name) for name in store.folders(LISTINGS) if _KEY.fullmatch(name))
 
 
 def is_items(file: str) -> bool:

@@ -41,7 +41,8 @@ def explain(plan: Plan, video_id: str) -> dict[str, Any]:
     """
     at = pc.index(plan.listing.videos["video_id"], video_id).as_py()
     if at < 0:
-        windows = [v.video_id for v in plan.dataset.videos if v.video_id.startswith(f"{video_id}#t=")]
+        ids = plan.listing.videos["video_id"]
+        windows = ids.filter(pc.starts_with(ids, f"{video_id}#t=")).to_pylist()
         if not windows:
             raise _unknown(plan, video_id)
         return {"video_id": video_id, "windows": windows}
@@ -73,7 +74,7 @@ def explain(plan: Plan, video_id: str) -> dict[str, Any]:
     return {
         "video_id": video_id,
         "store": plan.store.path(),
-        "file": next(str(video.path) for video in plan.dataset.videos if video.video_id == video_id),
+        "file": str(plan.listing.files[plan.listing.file[at]]),
         **{name: listed[name] for name in ("start", "end", "bytes")},
         "same_content": [other for other in same if other != video_id],
         "stages": stages,
@@ -82,7 +83,7 @@ def explain(plan: Plan, video_id: str) -> dict[str, Any]:
 
 
 def _unknown(plan: Plan, video_id: str) -> RequestError:
-    ids = [video.video_id for video in plan.dataset.videos]
+    ids = plan.listing.videos["video_id"].to_pylist()
     files = dict.fromkeys(name.partition("#t=")[0] for name in ids)
     near = get_close_matches(video_id, list(dict.fromkeys([*ids, *files])), NEAREST, 0.4)
     hint = f"; the nearest: {', '.join(map(repr, near))}" if near else f"; it has {len(ids)}, such as {ids[0]!r}"

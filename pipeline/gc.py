@@ -15,6 +15,7 @@ from clip2video_pipe.pipeline.contents import (
     STAGES,
     is_items,
     is_of_run,
+    listings,
     manifests,
     run_names,
     runs,
@@ -172,6 +173,8 @@ def _others(store: Store, names: set[str], limits: Limits) -> Iterator[File]:
             for file in filter(is_of_run, files):
                 yield File(RUNS, (*folder, file), files[file].size, young or stamp not in old)
             yield from _leftovers(store, folder, limits)
+    for listing in listings(store):
+        yield from _leftovers(store, listing, limits)
     ages = store.ages()
     for file, said in store.leftovers().items():
         if file.startswith(tuple(f".{memory}." for memory in MEMORIES)):

@@ -18,25 +18,22 @@ from clip2video_pipe.manifests.shards import remove_shard
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
 from clip2video_pipe.models.sources import find_clip, tensor_files
-from clip2video_pipe.pipeline.datasets import read_dataset
+from clip2video_pipe.pipeline.datasets import read_listing
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.training_lists import training_captions, training_warnings
 from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.caption_embeddings import CaptionEmbeddings
-from clip2video_pipe.stages.datasets import Dataset
 from clip2video_pipe.stages.decoding.apart import Limits
 from clip2video_pipe.stages.entrants import Entrants, entrants
 from clip2video_pipe.stages.frames import Frames
-from clip2video_pipe.stages.listing import Listing, list_bank, list_dataset
+from clip2video_pipe.stages.listing import LISTING_VERSION, Listing, list_bank
 from clip2video_pipe.stages.model import ModelSpec
 from clip2video_pipe.stages.post_scores import POST_STAGES
 from clip2video_pipe.stages.sampling import Sampling
 from clip2video_pipe.stages.scoring import VIDEO_TO_TEXT, Direction, Scoring
 from clip2video_pipe.stages.similarity import Similarity
 from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
-
-LISTING_VERSION = 1
 
 
 @dataclass
@@ -161,7 +158,6 @@ class Plan:
 
     config: Config
     store: Store
-    dataset: Dataset
     listing: Listing
     videos: Step
     frames: Step
@@ -170,9 +166,15 @@ class Plan:
     caption_embeddings: Step | None
     query_bank: Step | None  # training captions, where a method asks for them
     bank: pa.Table | None  # their rows
-    texts: dict[str, str]  # all captions to embed, by key
     warnings: tuple[str, ...]  # what the figures may not be read without
     retry: Collection[str] = ()  # classes of failures that count as not there
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """All captions to embed, by key."""
+        if self.bank is None:
+            return self.listing.texts
+        return self.listing.texts | dict(zip(*_columns(self.bank, "item", "text"), strict=True))
 
     @property
     def steps(self) -> list[Step]:
@@ -241,7 +243,7 @@ class Plan:
 
 
 def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] = (), again: bool = True) -> Plan:
-    """Read the dataset and the store; with `remember`, write down the fingerprints, and nothing else.
+    """Read the dataset and the store; with `remember`, write down what was read of files, and nothing else.
 
     Items that failed with a class of `retry` count as not there, and those that failed for a reason of the moment:
     a run tries them again. Without `again` the latter are as the last run left them.
@@ -250,11 +252,9 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
     """
     point("plan")
     store = open_store(config)
-    dataset = read_dataset(config, store, remember=remember)
     fingerprints = Fingerprints(store)
-    extent = config.dataset.digest
     try:
-        listing = list_dataset(dataset, fingerprints, extent)
+        listing = read_listing(config, store, fingerprints, remember=remember)
         model = _model(config, fingerprints)
     finally:
         if remember:
@@ -294,19 +294,19 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
     captions = CaptionEmbeddings(max_words=config.model.max_words, **common)
     described = bool(listing.captions.num_rows)
     bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
-    texts = listing.texts if bank is None else listing.texts | dict(zip(*_columns(bank, "item", "text"), strict=True))
-    embeddings = Step(store, videos.identity, list(listing.sources), videos, retry=retry, again=again)
+    contents = listing.source_keys
+    texts = listing.text_keys if bank is None else list(dict.fromkeys([*listing.text_keys, *bank["item"].to_pylist()]))
+    embeddings = Step(store, videos.identity, contents, videos, retry=retry, again=again)
     keep = config.run.keep_frames
     return Plan(
         config=config,
         store=store,
-        dataset=dataset,
         listing=listing,
-        videos=_listed(store, "videos", listing.videos, {"digest": extent}),
+        videos=_listed(store, "videos", listing.videos, {"digest": config.dataset.digest}),
         frames=Step(
             store,
             frames.identity,
-            list(listing.sources) if keep else embeddings.missing,
+            contents if keep else embeddings.missing,
             frames,
             kept=keep,
             retry=retry,
@@ -314,12 +314,11 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
         ),
         video_embeddings=embeddings,
         captions=_listed(store, "captions", listing.captions, {}) if described else None,
-        caption_embeddings=Step(store, captions.identity, list(texts), captions, retry=retry, again=again)
+        caption_embeddings=Step(store, captions.identity, texts, captions, retry=retry, again=again)
         if described
         else None,
         query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
         bank=bank,
-        texts=texts,
         warnings=training_warnings(config, listing.videos),
         retry=retry,
     )

@@ -146,7 +146,7 @@ def _missing(plan: Plan, videos: pa.Table, captions: pa.Table | None) -> pa.Tabl
         for row in names.filter(pc.is_valid(names["error"])).to_pylist():
             problem = _caption_problem(row["error"], row["message"] or "")
             rows.append(("caption", row["caption_id"], problem, row["message"]))
-    for gap in plan.dataset.gaps:
+    for gap in plan.listing.gaps:
         rows.append((WHAT[gap.kind], gap.id, gap.kind, gap.message))
     names = schemas.MISSING.names
     return pa.table({name: [row[n] for row in rows] for n, name in enumerate(names)}, schemas.MISSING)

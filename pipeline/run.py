@@ -72,7 +72,7 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
     """
     plan = make_plan(config, remember=True, retry=retry)
     again = {step.name for step in plan.steps if step.missing}
-    for note in (*plan.dataset.notes, *plan.warnings, *left_behind(plan.store, config.name, again)):
+    for note in (*plan.listing.notes, *plan.warnings, *left_behind(plan.store, config.name, again)):
         reporter.say(note)
     run_parts = (RUNS, config.name, _stamp())
     try:
@@ -175,10 +175,8 @@ def _commit_listing(step: Step, rows: pa.Table, listen: Listener) -> None:
 
 
 def _embedding_jobs(plan: Plan) -> list[Job]:
-    sources, texts = plan.listing.sources, plan.texts
-
     def files(items: Sequence[str]) -> Feed:
-        found = [sources[item] for item in items]
+        found = [plan.listing.sources[item] for item in items]
         return Given(
             pa.table(
                 {
@@ -197,12 +195,12 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
         return Stored(plan.frames.name, plan.frames.identity.key, [(p.shard, p.row) for p in places])
 
     def captions(items: Sequence[str]) -> Feed:
-        columns = {"item": items, "text": [texts[item] for item in items]}
+        columns = {"item": items, "text": [plan.texts[item] for item in items]}
         return Given(pa.table(columns, caption_embeddings.SOURCE))
 
     decode = _job(plan.frames, files)
     if decode:
-        decode.together = lambda item: sources[item].path
+        decode.together = lambda item: plan.listing.sources[item].path
     embed = _job(plan.video_embeddings, stored_frames, decode)
     if not plan.frames.kept:
         spent = SpentFrames(plan.frames, plan.video_embeddings)
@@ -213,7 +211,7 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
     read = None
     if plan.caption_embeddings:
         # Shorter ones first, so that captions of like length share a shard and with it a batch.
-        read = _job(plan.caption_embeddings, captions, order=lambda item: len(texts[item]))
+        read = _job(plan.caption_embeddings, captions, order=lambda item: len(plan.texts[item]))
     return [job for job in (decode, embed, read) if job]
 
 

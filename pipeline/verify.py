@@ -15,7 +15,7 @@ from clip2video_pipe.manifests.checks import check_manifest
 from clip2video_pipe.manifests.manifest import NAME, ROOT
 from clip2video_pipe.manifests.shards import SUFFIX, check_shard, checked, shard_stamps
 from clip2video_pipe.manifests.store import Damaged, Store, StoreError
-from clip2video_pipe.pipeline.contents import MEMORIES, is_of_run, manifests, run_names, runs, stage_keys
+from clip2video_pipe.pipeline.contents import MEMORIES, is_of_run, listings, manifests, run_names, runs, stage_keys
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.events import RUNS
 from clip2video_pipe.pipeline.live import refuse_while_live
@@ -99,6 +99,8 @@ def _manifest(
 def _others(store: Store) -> Iterator[tuple[str, Parts]]:
     """Tables and JSON files of runs, and what the store remembers of files."""
     yield from (("memory", (name,)) for name in MEMORIES if store.stamp(name))
+    for folder in listings(store):
+        yield from (("memory", (*folder, file)) for file in sorted(store.stamps(*folder)) if file.endswith(SUFFIX))
     for name in run_names(store):
         for stamp in runs(store, name):
             files = (file for file in sorted(store.stamps(RUNS, name, stamp)) if is_of_run(file))

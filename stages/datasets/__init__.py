@@ -1,6 +1,7 @@
 """Datasets: which videos there are and which captions belong to them. Each kind is a file here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from clip2video_pipe.manifests.addresses import Location
@@ -42,9 +43,13 @@ class Gap:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Videos with unique ids, captions of those videos, what does not fit together, and other notes, a line each."""
+    """Videos with unique ids, captions of those videos, what does not fit together, and other notes, a line each.
+
+    Of files that were cut into windows, `durations` has the seconds that was done by; None where they cannot be told.
+    """
 
     videos: tuple[Video, ...]
     captions: tuple[Caption, ...]
     notes: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    durations: Mapping[Location, float | None] = field(default_factory=dict)

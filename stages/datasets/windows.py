@@ -46,7 +46,8 @@ def cut(
             "dataset.segments: the dataset has captions, and those belong to whole videos; "
             "leave it out, or give rows with start and end"
         )
-    durations = duration_of([video.path for video in dataset.videos])
+    paths = [video.path for video in dataset.videos]
+    durations = duration_of(paths)
     found: list[Video] = []
     for video, duration in zip(dataset.videos, durations, strict=True):
         if duration is None or video.start is not None or video.end is not None:
@@ -57,4 +58,5 @@ def cut(
             found.append(Video(name, video.path, start, end))
     unknown = durations.count(None)
     notes = (f"{unknown} videos whose length cannot be told, now at least, are not cut",) if unknown else ()
-    return replace(dataset, videos=tuple(found), notes=(*dataset.notes, *notes))
+    known = dict(zip(paths, durations, strict=True))
+    return replace(dataset, videos=tuple(found), notes=(*dataset.notes, *notes), durations=known)

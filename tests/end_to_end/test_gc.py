@@ -177,6 +177,7 @@ def test_leftovers_superseded_tables_and_old_runs_go_and_strangers_stay(project)
         manifest / ".manifest.json.0123.tmp",
         manifest / f"items-{'0' * 32}.parquet",
         project.store / ".fingerprints.parquet.0123.tmp",
+        project.store / "listings" / ("0" * 32) / ".videos.parquet.0123.tmp",
     ]
     stays = [
         frames / "notashard.parquet",
@@ -191,7 +192,7 @@ def test_leftovers_superseded_tables_and_old_runs_go_and_strangers_stay(project)
     (project.store / "videos" / ("0" * 32)).mkdir()
     code, out, err = project.command("gc", "--older-than", "0s", "--delete")
     assert code == 0, err
-    assert ": 4 files, 4 B deleted" in out
+    assert ": 5 files, 5 B deleted" in out
     assert not any(path.exists() for path in goes)
     assert all(path.exists() for path in stays)
     assert not (project.store / "videos" / ("0" * 32)).exists()

@@ -14,6 +14,7 @@ from clip2video_pipe.manifests.keys import digest
 from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.shards import FOOTER, check_shard, remove_shard
 from clip2video_pipe.manifests.store import Damaged, Store
+from clip2video_pipe.pipeline import listings
 from clip2video_pipe.pipeline.cli import main
 
 STAGES = ("videos", "captions", "frames", "video_embeddings", "caption_embeddings", "similarity")
@@ -52,11 +53,13 @@ KINDS = [
     "runs/*/*/ranks.parquet",
     "runs/*/*/metrics.json",
     "fingerprints.parquet",
+    "listings/*/videos.parquet",
 ]
 
 
 def test_one_flipped_byte_in_each_kind_of_file_is_found_dropped_and_made_anew(project, tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprints, "SETTLED", -1.0)
+    monkeypatch.setattr(listings, "ROWS", 0)
     result = project.run()
     assert verified(project) == (0, {})
     for kind in KINDS:

@@ -1,6 +1,8 @@
 """Keys say what makes a result the same, and nothing else."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clip2video_pipe.manifests import keys
 
@@ -49,3 +51,9 @@ def test_known_values_do_not_drift():
     """A change here makes every store in the world anew: raise a stage's version instead."""
     assert keys.caption_key("a red circle") == "ae52d4a2065ab9a55a764fc47a69c8c5"
     assert keys.stage_key("frames", 1, {"size": 224}, {}, None) == "8aa3619c3e46566b5b221c77181342c4"
+
+
+@given(st.tuples(*[st.none() | st.text(st.characters(codec=None))] * 3))
+def test_the_quick_way_gives_the_same_digest(values):
+    names = ("caption", "error", "video_id")
+    assert keys.digest_of(*names)(*values) == keys.digest(dict(zip(names, values, strict=True)))
