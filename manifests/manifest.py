@@ -18,7 +18,7 @@ from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.places import Places, Written
 from clip2video_pipe.manifests.schemas import FAILED, OK
 from clip2video_pipe.manifests.shards import SUFFIX, check_shard, read_rows, read_shard, shard_stamps, versions
-from clip2video_pipe.manifests.store import Damaged, Replaced, Stamp, Store, StoreError
+from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
 ROOT = "manifests"
 NAME = "manifest.json"
@@ -73,7 +73,8 @@ class Manifest:
         """MANIFEST_ITEMS rows in the order they were asked for. Raises Damaged."""
         data = self.store.read(ROOT, self.stage, self.hash, str(self.info["items"]))
         if data is None or _items_name(data) != self.info["items"]:
-            raise Damaged(self.store, ROOT, self.stage, self.hash, NAME, why="its table of items is gone or damaged")
+            parts, why = (ROOT, self.stage, self.hash, NAME), "its table of items is gone or damaged"
+            raise Damaged(self.store, *parts, why=why, seen=self.store.stamp(*parts))
         return pq.read_table(pa.BufferReader(data))
 
     @cached_property
@@ -140,7 +141,7 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     for name, written in shards.items():
         if stamps.get(name) != written.stamp:
             why = "it has gone or changed since it was written"
-            raise Replaced(store, identity.stage, identity.key, name + SUFFIX, why=why)
+            raise Damaged(store, identity.stage, identity.key, name + SUFFIX, why=why)
     folder = (ROOT, identity.stage, keys.manifest_hash(identity.key, items))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=list(TERSE))
@@ -181,7 +182,7 @@ class Known(NamedTuple):
     """What is known of a stage key."""
 
     places: Places
-    damaged: list[str]  # shards that are there and cannot be used
+    damaged: dict[str, Stamp]  # shards that are there and cannot be used
     unread: int  # shards that changed since they were written, and are too much to read
 
 
@@ -227,7 +228,7 @@ def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, ag
     if tables:
         _merge_all(found, tables, stamps)
     found.without(lambda said: (again and said.passing) or _is_of(said.error, retry))
-    return Known(found, unsound, unread)
+    return Known(found, {name: stamps[name] for name in unsound}, unread)
 
 
 def _is_of(error: str | None, classes: Collection[str]) -> bool:

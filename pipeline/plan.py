@@ -102,9 +102,9 @@ class Step:
 
     def clear(self) -> int:
         """Remove shards that cannot be used, so that they can be made anew; gives how many there were."""
-        unsound = [] if self.manifest else self.known.damaged
-        for name in unsound:
-            remove_shard(self.store, self.name, self.identity.key, name)
+        unsound = {} if self.manifest else self.known.damaged
+        for name, seen in unsound.items():
+            remove_shard(self.store, self.name, self.identity.key, name, seen)
         return len(unsound)
 
     def commit(self) -> Manifest:

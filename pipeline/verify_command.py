@@ -63,6 +63,8 @@ def _print(said: Any) -> None:
     read = {"shards": said["shards"], "manifests": said["manifests"], "other files": said["other_files"]}
     what = counted({name: count for name, count in read.items() if count}) or "nothing is in it"
     typer.echo(f"{said['store']}: {what}, {sized(said['bytes'])}: {_verdict(said['faults'])}")
+    if said["refused"]:
+        typer.echo(said["refused"], err=True)
 
 
 def _verdict(faults: Any) -> str:
