@@ -186,11 +186,19 @@ class Known(NamedTuple):
     unread: int  # shards that changed since they were written, and are too much to read
 
 
-def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, again: bool = True) -> Known:
+def known(
+    store: Store,
+    stage: str,
+    key: str,
+    retry: Collection[str] = (),
+    *,
+    again: bool = True,
+    tried: Collection[str] = (),
+) -> Known:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
     Items whose failure was of one of the classes to `retry` count as not there, and with `again` those whose failure
-    was of the moment.
+    was of the moment; but for the items that were `tried` just now.
 
     Manifests answer for shards that are as they were when the manifest was written. One that was changed since is read
     in full, up to SUSPECT_BYTES in all: a store that was copied has new times everywhere. Of the others (of
@@ -227,7 +235,7 @@ def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, ag
     unsound += [name for name in others if name not in tables]
     if tables:
         _merge_all(found, tables, stamps)
-    found.without(lambda said: (again and said.passing) or _is_of(said.error, retry))
+    found.without(lambda said: (again and said.passing) or _is_of(said.error, retry), tried)
     return Known(found, {name: stamps[name] for name in unsound}, unread)
 
 
@@ -268,11 +276,6 @@ def _merge_all(found: Places, tables: Mapping[str, pa.Table], stamps: Mapping[st
 
 def _items_name(data: bytes) -> str:
     return f"items-{hashlib.sha256(data).hexdigest()[: keys.KEY_LENGTH]}.parquet"
-
-
-def named_shards(store: Store, stage: str, key: str) -> set[str]:
-    """The shards of a stage key that some manifest counts on."""
-    return {name for manifest in _manifests(store, stage, key) for name in manifest.info["shards"]}
 
 
 def failure_classes(store: Store) -> set[str]:
