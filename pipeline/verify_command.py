@@ -60,8 +60,9 @@ def _print(said: Any) -> None:
     for fault in said["faults"]:
         dropped = "; deleted" if fault["repaired"] else ""
         typer.echo(f"{fault['what']} {fault['path']}: {fault['why']}{dropped}")
-    read = {"shards": said["shards"], "manifests": said["manifests"], "other files": said["other_files"]}
-    what = counted({name: count for name, count in read.items() if count}) or "nothing is in it"
+    read = {"shard": said["shards"], "manifest": said["manifests"], "other file": said["other_files"]}
+    counts = {name if count == 1 else f"{name}s": count for name, count in read.items() if count}
+    what = counted(counts) or "nothing is in it"
     typer.echo(f"{said['store']}: {what}, {sized(said['bytes'])}: {_verdict(said['faults'])}")
     if said["refused"]:
         typer.echo(said["refused"], err=True)
@@ -70,10 +71,10 @@ def _print(said: Any) -> None:
 def _verdict(faults: Any) -> str:
     if not faults:
         return "sound"
-    left = sum(not fault["repaired"] for fault in faults)
-    if not left:
-        return f"{len(faults)} bad, all deleted; the next 'run' makes them anew"
-    return f"{len(faults)} bad; --repair deletes them, so that the next 'run' makes them anew"
+    bad, them = len(faults), "it" if len(faults) == 1 else "them"
+    if all(fault["repaired"] for fault in faults):
+        return f"{bad} bad, deleted; the next 'run' makes {them} anew"
+    return f"{bad} bad; --repair deletes {them}, so that the next 'run' makes {them} anew"
 
 
 @contextmanager
