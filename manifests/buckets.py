@@ -67,8 +67,10 @@ class Bucket:
         found = self._tried(lambda: obstore.list_with_delimiter(self._client(), prefix or None))
         return list(found["objects"]), list(found["common_prefixes"])
 
-    def put(self, key: str, data: Any, *, new: bool = False) -> None:
-        """Send an object in one request, so that it is there as a whole. `new`: raises FileExistsError if one is there.
+    def put(self, key: str, data: Any, *, new: bool = False) -> str | None:
+        """Send an object in one request, so that it is there as a whole, and give its e-tag.
+
+        `new`: raises FileExistsError if one is there.
 
         It may be ours: the answer to a try that did its work may have been lost.
         """
@@ -78,7 +80,7 @@ class Bucket:
             raise Rejected(f"is {size / 1e9:.1f} GB, and an object store takes {LARGEST / 1e9:.1f} at once")
         client = self._client(-(-(size // SLOWEST) // 30) * 30)  # in steps: each has a client of its own
         mode: Any = "create" if new else "overwrite"
-        self._tried(lambda: obstore.put(client, key, data, mode=mode, use_multipart=False), new=new)
+        return self._tried(lambda: obstore.put(client, key, data, mode=mode, use_multipart=False), new=new)["e_tag"]
 
     def delete(self, key: str) -> None:
         """Raises FileNotFoundError, or does not, where there is none: as the server likes it."""

@@ -22,9 +22,11 @@ def check_manifest(store: Store, stage: str, manifest_hash: str, bad: Collection
 
     `bad`: shards of its stage that are known to be damaged. Holds its items, and a shard's for each thread.
     """
+    parts = (ROOT, stage, manifest_hash, NAME)
+    seen = store.stamp(*parts)
 
     def wrong(why: str) -> Damaged:
-        return Damaged(store, ROOT, stage, manifest_hash, NAME, why=why)
+        return Damaged(store, *parts, why=why, seen=seen)
 
     found = load(store, stage, manifest_hash)
     if found is None:

@@ -18,7 +18,7 @@ from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.places import Places, Written
 from clip2video_pipe.manifests.schemas import FAILED, OK
 from clip2video_pipe.manifests.shards import SUFFIX, check_shard, read_rows, read_shard, shard_stamps, versions
-from clip2video_pipe.manifests.store import Damaged, Replaced, Stamp, Store, StoreError
+from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
 ROOT = "manifests"
 NAME = "manifest.json"
@@ -73,7 +73,8 @@ class Manifest:
         """MANIFEST_ITEMS rows in the order they were asked for. Raises Damaged."""
         data = self.store.read(ROOT, self.stage, self.hash, str(self.info["items"]))
         if data is None or _items_name(data) != self.info["items"]:
-            raise Damaged(self.store, ROOT, self.stage, self.hash, NAME, why="its table of items is gone or damaged")
+            parts, why = (ROOT, self.stage, self.hash, NAME), "its table of items is gone or damaged"
+            raise Damaged(self.store, *parts, why=why, seen=self.store.stamp(*parts))
         return pq.read_table(pa.BufferReader(data))
 
     @cached_property
@@ -141,7 +142,7 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
     for name, written in shards.items():
         if stamps.get(name) != written.stamp:
             why = "it has gone or changed since it was written"
-            raise Replaced(store, identity.stage, identity.key, name + SUFFIX, why=why)
+            raise Damaged(store, identity.stage, identity.key, name + SUFFIX, why=why)
     folder = (ROOT, identity.stage, keys.manifest_hash(identity.key, items))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=list(TERSE))
@@ -182,15 +183,23 @@ class Known(NamedTuple):
     """What is known of a stage key."""
 
     places: Places
-    damaged: list[str]  # shards that are there and cannot be used
+    damaged: dict[str, Stamp]  # shards that are there and cannot be used
     unread: int  # shards that changed since they were written, and are too much to read
 
 
-def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, again: bool = True) -> Known:
+def known(
+    store: Store,
+    stage: str,
+    key: str,
+    retry: Collection[str] = (),
+    *,
+    again: bool = True,
+    tried: Collection[str] = (),
+) -> Known:
     """Every item that lies in a whole shard of this stage key, whoever asked for it and whether they finished or not.
 
     Items whose failure was of one of the classes to `retry` count as not there, and with `again` those whose failure
-    was of the moment.
+    was of the moment; but for the items that were `tried` just now.
 
     Manifests answer for shards that are as they were when the manifest was written. One that was changed since is read
     in full, up to SUSPECT_BYTES in all: a store that was copied has new times everywhere. Of the others (of
@@ -227,8 +236,8 @@ def known(store: Store, stage: str, key: str, retry: Collection[str] = (), *, ag
     unsound += [name for name in others if name not in tables]
     if tables:
         _merge_all(found, tables, stamps)
-    found.without(lambda said: (again and said.passing) or _is_of(said.error, retry))
-    return Known(found, unsound, unread)
+    found.without(lambda said: (again and said.passing) or _is_of(said.error, retry), tried)
+    return Known(found, {name: stamps[name] for name in unsound}, unread)
 
 
 def _is_of(error: str | None, classes: Collection[str]) -> bool:
@@ -268,11 +277,6 @@ def _merge_all(found: Places, tables: Mapping[str, pa.Table], stamps: Mapping[st
 
 def _items_name(data: bytes) -> str:
     return f"items-{hashlib.sha256(data).hexdigest()[: keys.KEY_LENGTH]}.parquet"
-
-
-def named_shards(store: Store, stage: str, key: str) -> set[str]:
-    """The shards of a stage key that some manifest counts on."""
-    return {name for manifest in _manifests(store, stage, key) for name in manifest.info["shards"]}
 
 
 def failure_classes(store: Store) -> set[str]:

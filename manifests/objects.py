@@ -18,14 +18,14 @@ class ObjectSource:
         self._key = url.path
         found = self._bucket.look(self._key)
         self.size = int(found["size"])
-        self._tag: str | None = found["e_tag"]
-        self.mark = f"{self.size} {self._tag}" if self._tag else None
+        self.tag: str | None = found["e_tag"]
+        self.mark = f"{self.size} {self.tag}" if self.tag else None
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` to before `stop`, all of them."""
         if start >= stop:
             return b""
-        data = self._bucket.read(self._key, start, stop, self._tag)
+        data = self._bucket.read(self._key, start, stop, self.tag)
         if len(data) < stop - start:
             raise Changed("it became shorter while it was read")
         return data

@@ -1,7 +1,7 @@
 """Where the items of a stage lie, a hundred bytes an item: a corpus may have millions."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -110,12 +110,15 @@ class Places:
             mine[theirs[better]] = new[twice[better]]
         self._set(have.then(coming.take(at < 0)))
 
-    def without(self, unwanted: Callable[[Outcome], bool]) -> None:
-        """Forget items with such outcomes."""
+    def without(self, unwanted: Callable[[Outcome], bool], but: Collection[str] = ()) -> None:
+        """Forget items with such outcomes, but for some."""
         self._settle()
         bad = np.array([unwanted(outcome) for outcome in self._outcomes])
         if bad.any():
-            self._set(self._settled.take(~bad[self._settled.outcome]))
+            gone = bad[self._settled.outcome]
+            if but:
+                gone &= _find(self._settled.item, pa.array(but, pa.string())) < 0
+            self._set(self._settled.take(~gone))
 
     def __len__(self) -> int:
         self._settle()

@@ -84,7 +84,8 @@ class ShardWriter:
         self._outcomes: list[Outcome] = []
         self._stage = stage
         self._store = store
-        self._parts = (stage, key, keys.shard_name(key, items) + SUFFIX)
+        self._name = keys.shard_name(key, items)
+        self._parts = (stage, key, self._name + SUFFIX)
         footer = {
             "stage": stage,
             "stage_key": key,
@@ -97,7 +98,8 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            sink = stack.enter_context(self._store.writing(*self._parts, keep=self._is_as_good))
+            writing = self._store.writing(*self._parts, keep=self._is_as_good, took=self._took)
+            sink = stack.enter_context(writing)
             # Statistics and dictionaries of pictures and vectors cost more than they tell.
             scalars = [f.name for f in self._schema if not pa.types.is_nested(f.type)]
             self._writer = stack.enter_context(
@@ -127,20 +129,17 @@ class ShardWriter:
             self._stack.__exit__(StoreError, error, None)
             raise error
         self._stack.__exit__(kind, error, trace)
-        if error is None:
-            name = self._parts[-1].removesuffix(SUFFIX)
-            stamp = self._store.stamp(*self._parts)
-            if stamp is None:
-                raise Damaged(self._store, *self._parts, why="it went as soon as it was written")
-            self.shard = Shard.of(name, self._outcomes, stamp)
+
+    def _took(self, stamp: Stamp) -> None:
+        self.shard = Shard.of(self._name, self._outcomes, stamp)
 
     def _is_as_good(self) -> bool:
-        """Whether the shard that is there says of each item what this one does, or better."""
-        there = read_shard(self._store, *self._parts[:2], self._parts[2].removesuffix(SUFFIX))
-        if there is None:
+        """Whether the shard that is there says of each item what this one does, or better: then it is the one."""
+        there = find_shard(self._store, *self._parts[:2], self._name)
+        if there is None or any(theirs != self._outcomes[row] for row, theirs in there.unusual):
             return False
-        both = zip(outcomes_of(there), self._outcomes, strict=True)
-        return all(theirs in (ours, WELL) for theirs, ours in both)
+        self.shard = there
+        return True
 
 
 def _compression(schema: pa.Schema) -> dict[str, str]:
@@ -160,9 +159,9 @@ def shard_stamps(store: Store, stage: str, key: str) -> dict[str, Stamp]:
     }
 
 
-def remove_shard(store: Store, stage: str, key: str, name: str) -> None:
-    """Delete a shard. Raises OSError."""
-    store.remove(stage, key, name + SUFFIX)
+def remove_shard(store: Store, stage: str, key: str, name: str, seen: Stamp | None = None) -> None:
+    """Delete a shard; with `seen`, only if it is that one still. Raises OSError."""
+    store.remove(stage, key, name + SUFFIX, seen=seen)
 
 
 def damaged(store: Store, stage: str, key: str, name: str, why: str) -> Damaged:
@@ -281,7 +280,8 @@ def _bounds(metadata: pq.FileMetaData) -> list[int]:
 def _open(store: Store, stage: str, key: str, name: str) -> Iterator[pq.ParquetFile]:
     with contextlib.ExitStack() as stack:
         with _reading(store, stage, key, name):
-            source = stack.enter_context(store.open(stage, key, name + SUFFIX))
+            source, seen = store.opened(stage, key, name + SUFFIX)
+            stack.enter_context(source)
         try:
             with _reading(store, stage, key, name):
                 file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -289,6 +289,7 @@ def _open(store: Store, stage: str, key: str, name: str) -> Iterator[pq.ParquetF
         except Damaged as error:
             lost: BaseException | None = getattr(source, "error", None)
             if lost is None:
+                error.seen = seen
                 raise
             if not isinstance(lost, Exception):
                 raise lost from error  # an interrupt

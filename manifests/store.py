@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TEMPORARY = ".tmp"
 
 Keep = Callable[[], bool]
+Took = Callable[["Stamp"], object]
 
 
 class StoreError(Exception):
@@ -31,25 +32,22 @@ class StoreError(Exception):
 
 
 class Damaged(StoreError):
-    """A file of the store is not as it was written, and can be made anew once it is out of the way."""
+    """A file of the store is not as it was written, and can be made anew once it is out of the way.
 
-    def __init__(self, store: "Store", *parts: str, why: str) -> None:
+    `seen`: the file that was found so; None where it was gone, or another run has written it again.
+    """
+
+    def __init__(self, store: "Store", *parts: str, why: str, seen: "Stamp | None" = None) -> None:
         super().__init__(f"{store.path(*parts)} cannot be used: {why}")
-        self._store, self._parts, self.why = store, parts, why
+        self._store, self._parts, self.why, self.seen = store, parts, why, seen
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), why=self.why), (self._store, *self._parts)
+        return partial(type(self), why=self.why, seen=self.seen), (self._store, *self._parts)
 
     def drop(self) -> None:
-        """Delete what is left of it. Raises OSError."""
-        self._store.remove(*self._parts)
-
-
-class Replaced(Damaged):
-    """Another run has written it again, or deleted it: what is there now has to be looked at anew."""
-
-    def drop(self) -> None:
-        """Nothing has to go."""
+        """Delete what is left of it; what has been written in its place stays. Raises OSError."""
+        if self.seen:
+            self._store.remove(*self._parts, seen=self.seen)
 
 
 class Stamp(NamedTuple):
@@ -154,13 +152,19 @@ class Store:
 
     def open(self, *parts: str) -> Any:
         """A file to read from and to seek in. Raises OSError."""
+        return self.opened(*parts)[0]
+
+    def opened(self, *parts: str) -> tuple[Any, Stamp | None]:
+        """The same, and the stamp of what is read: who then deletes it deletes nothing else. Raises OSError."""
         if self._bucket is None:
-            return self._fs.open_input_file(self.path(*parts))
+            stamp = self.stamp(*parts)
+            return self._fs.open_input_file(self.path(*parts)), stamp
         from clip2video_pipe.manifests.objects import ObjectSource
 
         url = self._place.at(self._key(*parts))
         with self._named(*parts):
-            return RemoteFile(url, ObjectSource(url))
+            source = ObjectSource(url)
+        return RemoteFile(url, source), Stamp(source.size, None, source.tag)
 
     def read(self, *parts: str) -> bytes | None:
         """Bytes of a file; None where there is none."""
@@ -189,8 +193,10 @@ class Store:
     def write_json(self, value: Any, *parts: str) -> None:
         self.write(json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n", *parts)
 
-    def remove(self, *parts: str) -> None:
-        """Delete a file, if it is there."""
+    def remove(self, *parts: str, seen: Stamp | None = None) -> None:
+        """Delete a file, if it is there; with `seen`, only if it is that one still, and not written again since."""
+        if seen and self.stamp(*parts) != seen:
+            return
         with contextlib.suppress(FileNotFoundError):
             if self._bucket is None:
                 self._fs.delete_file(self.path(*parts))
@@ -205,10 +211,11 @@ class Store:
                 Path(self.path(*folder)).rmdir()
 
     @contextlib.contextmanager
-    def writing(self, *parts: str, keep: Keep | None = None) -> Iterator[Any]:
+    def writing(self, *parts: str, keep: Keep | None = None, took: Took = lambda stamp: None) -> Iterator[Any]:
         """A binary file to write to, which takes its name when the block ends well, and else is gone.
 
-        Where a file has that name by then, and `keep` finds that it is as good, that one stays.
+        Where a file has that name by then, and `keep` finds that it is as good, that one stays; otherwise `took` is
+        called with the stamp of the one that was written here.
 
         Locally: a temporary file beside it, flushed to the disk, renamed over it. An object store shows an object
         only when all of it is there, but would also show the part of one whose writer failed: so it is sent at once,
@@ -216,18 +223,21 @@ class Store:
         """
         name = "/".join(parts)
         if self._bucket is None:
-            with self._local(name, keep) as sink:
+            with self._local(name, keep, took) as sink:
                 yield sink
             return
         buffer = pa.BufferOutputStream()
         yield buffer
         point(f"before {name}")
+        data = buffer.getvalue()
         with self._named(name):
-            _send(self._bucket, self._key(name), buffer.getvalue(), keep)
+            tag = _send(self._bucket, self._key(name), data, keep)
+        if tag:
+            took(Stamp(data.size, None, tag))
         point(f"after {name}")
 
     @contextlib.contextmanager
-    def _local(self, name: str, keep: Keep | None) -> Iterator[Any]:
+    def _local(self, name: str, keep: Keep | None, took: Took) -> Iterator[Any]:
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY}")
@@ -237,7 +247,9 @@ class Store:
                 sink.flush()
                 os.fsync(sink.fileno())
             point(f"before {name}")
-            _take_name(temporary, target, keep)
+            info = self._fs.get_file_info(str(temporary))  # by its name another run's may lie in a moment
+            if _take_name(temporary, target, keep):
+                took(Stamp(info.size, info.mtime_ns))
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -274,31 +286,36 @@ def _stamp(said: Any) -> Stamp:
     return Stamp(int(said["size"]), None, said["e_tag"])
 
 
-def _send(bucket: "Bucket", key: str, data: Any, keep: Keep | None) -> None:
-    """Of two that come at a time the second asks `keep`; and so does one that did not hear that it was the first."""
+def _send(bucket: "Bucket", key: str, data: Any, keep: Keep | None) -> str | None:
+    """Of two that come at a time the second asks `keep`; and so does one that did not hear that it was the first.
+
+    Gives the e-tag; None where the other one stays.
+    """
     if keep is not None:
         try:
-            bucket.put(key, data, new=True)
+            return bucket.put(key, data, new=True)
         except FileExistsError:
             if keep():
-                return
-        else:
-            return
-    bucket.put(key, data)
+                return None
+    return bucket.put(key, data)
 
 
-def _take_name(temporary: Path, target: Path, keep: Keep | None) -> None:
-    """In one step, so that nobody sees a part of it; of two that come at a time the second asks `keep`."""
+def _take_name(temporary: Path, target: Path, keep: Keep | None) -> bool:
+    """In one step, so that nobody sees a part of it; of two that come at a time the second asks `keep`.
+
+    Gives whether the name is its own, and not another one's that stays.
+    """
+    linked = stays = False
     if keep is not None:
         try:
             os.link(temporary, target)
+            linked = True
         except FileExistsError:
             stays = keep()
         except OSError:  # a file system without links
             stays = target.exists() and keep()
-        else:
-            stays = True
-        if stays:
+        if linked or stays:
             temporary.unlink()
-            return
+            return linked
     temporary.replace(target)
+    return True

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from clip2video_pipe.manifests.manifest import NAME, ROOT, load
 from clip2video_pipe.manifests.schemas import FAILED
 from clip2video_pipe.manifests.shards import SUFFIX, shard_stamps
-from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.manifests.store import Stamp, Store
 from clip2video_pipe.pipeline.contents import (
     MEMORIES,
     SCORING,
@@ -28,6 +28,7 @@ from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.pipeline.status import live_runs
 
 MANIFESTS, LEFTOVERS = "manifests", "leftovers"
+BATCH = 64  # files that are deleted between two looks at whether a run has begun
 
 Parts = tuple[str, ...]
 
@@ -37,7 +38,7 @@ class File(NamedTuple):
 
     what: str
     parts: Parts
-    size: int  # bytes
+    stamp: Stamp
     wanted: bool
 
 
@@ -62,8 +63,8 @@ def collect(plans: Sequence[Plan], limits: Limits, *, delete: bool, allow_gaps: 
     """Find, and with `delete` remove, what none of the configs needs; the plans are made with `again=False`.
 
     Gives `store`, `deleted`, `notes`, and `rows`: of each kind of file `what`, `files`, `bytes` (to go, or gone),
-    `kept_files` and `kept_bytes`. Raises RequestError: several stores, a run is going, or configs whose videos or
-    results are not there, so that it cannot be told what they need.
+    `kept_files` and `kept_bytes`. Raises RequestError: several stores, a run is going or begins before all is deleted,
+    or configs whose videos or results are not there, so that it cannot be told what they need.
     """
     store = plans[0].store
     for plan in plans[1:]:
@@ -77,7 +78,8 @@ def collect(plans: Sequence[Plan], limits: Limits, *, delete: bool, allow_gaps: 
         refuse_while_live(store, "gc --delete")
         if notes:
             raise RequestError(f"gc: {notes[0]}")
-    notes += [f"a run is going: {store.path(*run.parts)}; --delete waits for its end" for run in live_runs(store)]
+    for run in live_runs(store):
+        notes.append(f"a run is going: {store.path(*run.parts)}; --delete refuses until it has ended")
     needs = Needs()
     for plan in plans:
         notes += _need(plan, needs)
@@ -138,7 +140,7 @@ def _shards(store: Store, needs: Needs, limits: Limits) -> Iterator[File]:
         for name, stamp in shard_stamps(store, stage, key).items():
             file = name + SUFFIX
             stays = name in wanted or stage in needs.stages or ages.get(file, 0.0) < limits.younger
-            yield File(stage, (stage, key, file), stamp.size, stays)
+            yield File(stage, (stage, key, file), stamp, stays)
         yield from _leftovers(store, (stage, key), limits)
 
 
@@ -157,7 +159,7 @@ def _manifests(store: Store, needs: Needs, limits: Limits) -> Iterator[File]:
             superseded = file != NAME and (found is not None or NAME not in files)
             superseded = superseded and (found is None or file != found.info["items"])
             stays = young or (asked and not superseded)
-            yield File(MANIFESTS, (*folder, file), files[file].size, stays)
+            yield File(MANIFESTS, (*folder, file), files[file], stays)
         yield from _leftovers(store, folder, limits)
 
 
@@ -171,27 +173,32 @@ def _others(store: Store, names: set[str], limits: Limits) -> Iterator[File]:
             files, ages = store.stamps(*folder), store.ages(*folder)
             young = any(age < limits.younger for age in ages.values())
             for file in filter(is_of_run, files):
-                yield File(RUNS, (*folder, file), files[file].size, young or stamp not in old)
+                yield File(RUNS, (*folder, file), files[file], young or stamp not in old)
             yield from _leftovers(store, folder, limits)
     for listing in listings(store):
         yield from _leftovers(store, listing, limits)
     ages = store.ages()
     for file, said in store.leftovers().items():
         if file.startswith(tuple(f".{memory}." for memory in MEMORIES)):
-            yield File(LEFTOVERS, (file,), said.size, ages.get(file, 0.0) < limits.younger)
+            yield File(LEFTOVERS, (file,), said, ages.get(file, 0.0) < limits.younger)
 
 
 def _leftovers(store: Store, folder: Parts, limits: Limits) -> Iterator[File]:
     found = store.leftovers(*folder)
     ages = store.ages(*folder) if found else {}
     for file, stamp in found.items():
-        yield File(LEFTOVERS, (*folder, file), stamp.size, ages.get(file, 0.0) < limits.younger)
+        yield File(LEFTOVERS, (*folder, file), stamp, ages.get(file, 0.0) < limits.younger)
 
 
 def _delete(store: Store, files: Sequence[File]) -> None:
-    """Manifests first, so that none names what is gone; then folders that are empty."""
-    for file in files:
-        store.remove(*file.parts)
+    """Manifests first, so that none names what is gone; then folders that are empty.
+
+    A run may begin meanwhile, and use what was to go: then the rest stays. So does what was written again since.
+    """
+    for start in range(0, len(files), BATCH):
+        refuse_while_live(store, f"gc --delete: {start} of {len(files)} files are deleted")
+        for file in files[start : start + BATCH]:
+            store.remove(*file.parts, seen=file.stamp)
     folders = {file.parts[:-1] for file in files if len(file.parts) > 1}
     folders |= {*stage_keys(store), *((ROOT, *at) for at in manifests(store))}
     for folder in sorted(folders):
@@ -201,7 +208,7 @@ def _delete(store: Store, files: Sequence[File]) -> None:
 
 
 def _row(what: str, files: Sequence[File]) -> dict[str, Any]:
-    kept = [file.size for file in files if file.what == what and file.wanted]
-    gone = [file.size for file in files if file.what == what and not file.wanted]
+    kept = [file.stamp.size for file in files if file.what == what and file.wanted]
+    gone = [file.stamp.size for file in files if file.what == what and not file.wanted]
     sizes = {"kept_files": len(kept), "kept_bytes": sum(kept)}
     return {"what": what, "files": len(gone), "bytes": sum(gone), **sizes}

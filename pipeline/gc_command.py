@@ -65,7 +65,7 @@ def _show(console: Console, found: Any) -> None:
     for note in found["notes"]:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     files, size = (sum(row[name] for row in rows) for name in ("files", "bytes"))
-    line = f"{found['store']}: {files} files, {sized(size)} {gone}"
+    line = f"{found['store']}: {files} {'file' if files == 1 else 'files'}, {sized(size)} {gone}"
     if files and not found["deleted"]:
-        line += "; --delete deletes them"
+        line += f"; --delete deletes {'it' if files == 1 else 'them'}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,19 +1,20 @@
 """What a config asks for, beside what the store already has. Nothing is computed here, and no Ray or torch loaded."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.manifest import Known, Manifest, StageIdentity, commit, known, latest, load
 from clip2video_pipe.manifests.places import Places
-from clip2video_pipe.manifests.schemas import ITEM_COLUMNS
+from clip2video_pipe.manifests.schemas import ITEM_COLUMNS, OK
 from clip2video_pipe.manifests.shards import remove_shard
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
@@ -47,6 +48,7 @@ class Step:
     kept: bool = True  # otherwise its shards go when they are used: there is nothing that a manifest could name
     retry: Collection[str] = ()  # classes of failures that count as not there
     again: bool = True  # whether those of the moment do
+    tried: Collection[str] = ()  # items of which neither does: they have just failed again
     manifest: Manifest | None = field(init=False)
     cached: bool = field(init=False)  # whether its manifest was there before this run
     changed: int = field(init=False)  # shards that are not in the store as its manifest says
@@ -72,7 +74,7 @@ class Step:
     @cached_property
     def known(self) -> Known:
         """What the store has of its key, where its manifest is not there or does not tell."""
-        return known(self.store, self.name, self.identity.key, self.retry, again=self.again)
+        return known(self.store, self.name, self.identity.key, self.retry, again=self.again, tried=self.tried)
 
     @cached_property
     def places(self) -> Places:
@@ -89,6 +91,16 @@ class Step:
         return self.places.table(self.items).select(ITEM_COLUMNS)
 
     @property
+    def failures(self) -> list[str]:
+        """Those of its missing items that have been tried since, and failed."""
+        if not self.missing:
+            return []
+        absent = set(self.places.missing(self.missing))
+        done = self.places.table([item for item in self.missing if item not in absent])
+        failed: list[str] = done.filter(pc.not_equal(done["status"], OK))["item"].to_pylist()
+        return failed
+
+    @property
     def status(self) -> str:
         """`cached`: its manifest is there; `reused`: all its items are; `not kept`: none are needed; else `missing`."""
         if not self.kept and not self.missing:
@@ -99,9 +111,9 @@ class Step:
 
     def clear(self) -> int:
         """Remove shards that cannot be used, so that they can be made anew; gives how many there were."""
-        unsound = [] if self.manifest else self.known.damaged
-        for name in unsound:
-            remove_shard(self.store, self.name, self.identity.key, name)
+        unsound = {} if self.manifest else self.known.damaged
+        for name, seen in unsound.items():
+            remove_shard(self.store, self.name, self.identity.key, name, seen)
         return len(unsound)
 
     def commit(self) -> Manifest:
@@ -242,11 +254,19 @@ class Plan:
         return [*captions, *(row["item"] for row in videos if row["video_id"] in described)]
 
 
-def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] = (), again: bool = True) -> Plan:
+def make_plan(
+    config: Config,
+    *,
+    remember: bool = False,
+    retry: Collection[str] = (),
+    again: bool = True,
+    tried: Mapping[str, Collection[str]] | None = None,
+) -> Plan:
     """Read the dataset and the store; with `remember`, write down what was read of files, and nothing else.
 
     Items that failed with a class of `retry` count as not there, and those that failed for a reason of the moment:
-    a run tries them again. Without `again` the latter are as the last run left them.
+    a run tries them again. Without `again` the latter are as the last run left them; and so are, by stage, the items
+    that were `tried` since this run began.
 
     Raises RequestError, or WeightsError where weights are not there any more.
     """
@@ -296,27 +316,22 @@ def make_plan(config: Config, *, remember: bool = False, retry: Collection[str] 
     bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
     contents = listing.source_keys
     texts = listing.text_keys if bank is None else list(dict.fromkeys([*listing.text_keys, *bank["item"].to_pylist()]))
-    embeddings = Step(store, videos.identity, contents, videos, retry=retry, again=again)
+
+    def computed(stage: Stage, items: Sequence[str], *, kept: bool = True) -> Step:
+        just = (tried or {}).get(stage.name, ())
+        return Step(store, stage.identity, items, stage, kept=kept, retry=retry, again=again, tried=just)
+
+    embeddings = computed(videos, contents)
     keep = config.run.keep_frames
     return Plan(
         config=config,
         store=store,
         listing=listing,
         videos=_listed(store, "videos", listing.videos, {"digest": config.dataset.digest}),
-        frames=Step(
-            store,
-            frames.identity,
-            contents if keep else embeddings.missing,
-            frames,
-            kept=keep,
-            retry=retry,
-            again=again,
-        ),
+        frames=computed(frames, contents if keep else embeddings.missing, kept=keep),
         video_embeddings=embeddings,
         captions=_listed(store, "captions", listing.captions, {}) if described else None,
-        caption_embeddings=Step(store, captions.identity, texts, captions, retry=retry, again=again)
-        if described
-        else None,
+        caption_embeddings=computed(captions, texts) if described else None,
         query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
         bank=bank,
         warnings=training_warnings(config, listing.videos),

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,7 @@ from clip2video_pipe.stages.decoding.failures import OF_THE_MOMENT
 from clip2video_pipe.stages.scoring import SOURCE
 
 LISTING_ROWS = 65536  # of a shard of a listing
+TAKEN = 5  # times that other runs may take away the same file
 
 Compute = Callable[[Schedule, Store], None]
 
@@ -67,8 +68,8 @@ class Result:
 def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Result:
     """Run a config to its end. Raises RequestError, StoreError, or what a stage raised; what is done is kept.
 
-    Items that failed with a class of `retry` are tried again. What the store turns out to have in a damaged state is
-    dropped and made anew.
+    Items that failed with a class of `retry` are tried again, once. What the store turns out to have in a damaged
+    state is dropped and made anew.
     """
     plan = make_plan(config, remember=True, retry=retry)
     again = {step.name for step in plan.steps if step.missing}
@@ -89,18 +90,20 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
 
         log.add("run", config=config.name, host=socket.gethostname(), pid=os.getpid())
         sharing = Sharing(plan.store, run_parts, retry)
-        dropped: set[str] = set()
+        lost, tried = Counter[str](), defaultdict[str, set[str]](set)
         while True:
             try:
                 with workers(config.run.engine, config.run.address, config.run.ship_code) as compute:
                     return _run(plan, compute, log, listen, sharing, run_parts)
             except Damaged as found:
-                if str(found) in dropped:
+                lost[str(found)] += 1
+                if lost[str(found)] > (1 if found.seen else TAKEN):
                     raise  # it was made anew, and is damaged again
-                dropped.add(str(found))
                 listen("damaged", stage="", items=0, why=f"{found}; it is made anew")
                 found.drop()
-            plan = make_plan(config, remember=True, retry=retry)
+            for step in plan.steps:
+                tried[step.name].update(step.failures)
+            plan = make_plan(config, remember=True, retry=retry, tried=tried)
 
 
 def _run(
@@ -149,9 +152,12 @@ def _run(
 def _clear(step: Step, listen: Listener) -> None:
     """Make room for what has to be made anew, and say what that is."""
     if count := step.clear():
-        listen("damaged", stage=step.name, items=0, why=f"{step.name}: {count} damaged shards are made anew")
-    if not step.manifest and step.known.unread:
-        why = f"{step.known.unread} shards changed since they were written and were not read; 'verify' reads them"
+        what = "1 damaged shard is" if count == 1 else f"{count} damaged shards are"
+        listen("damaged", stage=step.name, items=0, why=f"{step.name}: {what} made anew")
+    if not step.manifest and (count := step.known.unread):
+        why = f"{count} shards changed since they were written and were not read; 'verify' reads them"
+        if count == 1:
+            why = "1 shard changed since it was written and was not read; 'verify' reads it"
         listen("damaged", stage=step.name, items=0, why=f"{step.name}: {why}")
 
 
@@ -202,12 +208,11 @@ def _embedding_jobs(plan: Plan) -> list[Job]:
     if decode:
         decode.together = lambda item: plan.listing.sources[item].path
     embed = _job(plan.video_embeddings, stored_frames, decode)
-    if not plan.frames.kept:
+    if embed and not plan.frames.kept:
         spent = SpentFrames(plan.frames, plan.video_embeddings)
+        embed.finished = spent.embedded
         if decode:
             decode.finished = spent.decoded
-        if embed:
-            embed.finished = spent.embedded
     read = None
     if plan.caption_embeddings:
         # Shorter ones first, so that captions of like length share a shard and with it a batch.

@@ -3,31 +3,29 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from clip2video_pipe.manifests.manifest import named_shards
+from clip2video_pipe.manifests.manifest import ROOT, load
 from clip2video_pipe.manifests.shards import Shard, remove_shard
 from clip2video_pipe.pipeline.plan import Step
 
 
 class SpentFrames:
-    """Counts, for each shard of frames, the items that have yet to be embedded, and removes those that have none.
+    """Counts, for each shard of frames that this run embeds, the items that are left, and removes it when none is.
 
-    A shard that a manifest names stays: another config keeps its frames, and counts on it.
+    A shard that a manifest names stays: another config keeps its frames, and counts on it. So does one with items
+    that have no vectors and that this run does not know; `gc` tells whether any config needs it.
     """
 
     def __init__(self, frames: Step, embeddings: Step) -> None:
         self._frames, self._embeddings = frames, embeddings
-        self._kept = named_shards(frames.store, frames.name, frames.identity.key)
+        self._read: set[str] = set()  # manifests
         needed = set(embeddings.missing)
+        strange = set(embeddings.places.missing([item for item in frames.places if item not in needed]))
+        self._kept: set[str] = set()
         self._left = Counter[str]()
-        unknown = set()  # shards with frames of other configs' items, which may not be embedded yet
         for shard, items in frames.places.by_shard():
-            others = [item for item in items if item not in needed]
-            self._left[shard] = len(items) - len(others)
-            if embeddings.places.missing(others):
-                unknown.add(shard)
-        self._kept |= unknown
-        for shard in [shard for shard, left in self._left.items() if not left]:
-            self._remove(shard)  # of a run that was killed before it came to that
+            self._left[shard] = len(needed.intersection(items))
+            if not strange.isdisjoint(items):
+                self._kept.add(shard)
 
     def decoded(self, items: Sequence[str], shard: Shard) -> None:
         """It was written, for items that are to be embedded, if another run has not done so meanwhile."""
@@ -46,5 +44,16 @@ class SpentFrames:
                 self._remove(frames)
 
     def _remove(self, shard: str) -> None:
+        self._look()
         if shard not in self._kept:
             remove_shard(self._frames.store, self._frames.name, self._frames.identity.key, shard)
+
+    def _look(self) -> None:
+        """Another run may have finished since, and named shards that it has from this one."""
+        store, stage, key = self._frames.store, self._frames.name, self._frames.identity.key
+        for name in store.folders(ROOT, stage):
+            manifest = None if name in self._read else load(store, stage, name)
+            if manifest:
+                self._read.add(name)
+                if manifest.key == key:
+                    self._kept.update(manifest.info["shards"])

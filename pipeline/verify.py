@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from clip2video_pipe.manifests.checks import check_manifest
 from clip2video_pipe.manifests.manifest import NAME, ROOT
 from clip2video_pipe.manifests.shards import SUFFIX, check_shard, checked, shard_stamps
-from clip2video_pipe.manifests.store import Damaged, Store, StoreError
+from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 from clip2video_pipe.pipeline.contents import MEMORIES, is_of_run, listings, manifests, run_names, runs, stage_keys
 from clip2video_pipe.pipeline.errors import RequestError
-from clip2video_pipe.pipeline.events import RUNS
+from clip2video_pipe.pipeline.events import ALIVE, RUNS
 from clip2video_pipe.pipeline.live import refuse_while_live
 
 THREADS = min(8, 2 * (os.cpu_count() or 1))
@@ -32,6 +32,7 @@ class Fault(NamedTuple):
     what: str  # shard, manifest, memory or run
     parts: Parts
     why: str
+    seen: Stamp | None = None  # as it was when it was read
     readable: bool = True
 
 
@@ -39,7 +40,8 @@ def verify(store: Store, *, repair: bool, progress: Progress = lambda *_: None) 
     """Read everything in a store. Gives how much that was, and `faults`: `what`, `path`, `why`, `repaired` of each.
 
     Holds a row group for each thread, and the items of one manifest. With `repair` bad files are deleted, and
-    manifests that count on them, so that what is left is sound. Raises RequestError: no store, or a run is going.
+    manifests that count on them, so that what is left is sound; unless a run has begun meanwhile, which `refused`
+    then says. Raises RequestError: no store, or a run is going.
     """
     if not (Path(store.path()).is_dir() if store.local else store.folders()):
         raise RequestError(f"verify: there is no store at {store.path()!r}; 'run' makes one")
@@ -64,13 +66,20 @@ def verify(store: Store, *, repair: bool, progress: Progress = lambda *_: None) 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    repaired = [repair and _drop(store, fault) for fault in faults]
+    refused = None
+    if repair and faults:
+        try:
+            refuse_while_live(store, "verify --repair: nothing was deleted")  # reading may have taken hours
+        except RequestError as error:
+            refused = str(error)
+    repaired = [repair and not refused and _drop(store, fault) for fault in faults]
     return {
         "store": store.path(),
         "shards": len(shards),
         "manifests": len(listed),
         "other_files": len(others),
         "bytes": everything,
+        "refused": refused,
         "faults": [
             {"what": fault.what, "path": store.path(*fault.parts), "why": fault.why, "repaired": done}
             for fault, done in zip(faults, repaired, strict=True)
@@ -103,7 +112,7 @@ def _others(store: Store) -> Iterator[tuple[str, Parts]]:
         yield from (("memory", (*folder, file)) for file in sorted(store.stamps(*folder)) if file.endswith(SUFFIX))
     for name in run_names(store):
         for stamp in runs(store, name):
-            files = (file for file in sorted(store.stamps(RUNS, name, stamp)) if is_of_run(file))
+            files = (file for file in sorted(store.stamps(RUNS, name, stamp)) if is_of_run(file) and file != ALIVE)
             yield from (("run", (RUNS, name, stamp, file)) for file in files if file.endswith((".json", SUFFIX)))
 
 
@@ -111,22 +120,24 @@ def _file(store: Store, at: tuple[str, Parts]) -> list[Fault]:
     what, parts = at
 
     def read() -> None:
+        seen = None
         try:
-            if parts[-1].endswith(SUFFIX):
-                with store.open(*parts) as source:
+            source, seen = store.opened(*parts)
+            with source:
+                if parts[-1].endswith(SUFFIX):
                     file = pq.ParquetFile(source, page_checksum_verification=True)
                     for _ in checked(file):
                         pass
-            else:
-                json.loads(store.read(*parts) or b"")
+                else:
+                    json.loads(source.read())
         except FileNotFoundError:
             return
         except (pa.ArrowException, LookupError, TypeError, ValueError, OverflowError) as error:
-            raise Damaged(store, *parts, why=_line(error)) from error
+            raise Damaged(store, *parts, why=_line(error), seen=seen) from error
         except OSError as error:
-            if error.errno is not None:
+            if error.errno is not None or type(error) is not OSError:
                 raise
-            raise Damaged(store, *parts, why=_line(error)) from error
+            raise Damaged(store, *parts, why=_line(error), seen=seen) from error
 
     return _checked(what, parts, read)
 
@@ -135,7 +146,7 @@ def _checked(what: str, parts: Parts, check: Callable[[], None]) -> list[Fault]:
     try:
         check()
     except Damaged as error:
-        return [Fault(what, parts, error.why)]
+        return [Fault(what, parts, error.why, error.seen)]
     except (StoreError, OSError) as error:
         return [Fault(what, parts, _line(error), readable=False)]
     return []
@@ -146,7 +157,7 @@ def _line(error: BaseException) -> str:
 
 
 def _drop(store: Store, fault: Fault) -> bool:
-    """Delete it, unless nothing but its being read is what fails."""
-    if fault.readable:
-        store.remove(*fault.parts)
+    """Delete it, if it was not made anew since, and unless nothing but its being read is what fails."""
+    if fault.readable and fault.seen:
+        store.remove(*fault.parts, seen=fault.seen)
     return fault.readable

@@ -66,6 +66,8 @@ def _print(said: Any) -> None:
     read = {"shard": said["shards"], "manifest": said["manifests"], "other file": said["other_files"]}
     what = ", ".join(several(count, name) for name, count in read.items() if count) or "nothing is in it"
     typer.echo(f"{said['store']}: {what}, {sized(said['bytes'])}: {_verdict(said['faults'])}")
+    if said["refused"]:
+        typer.echo(said["refused"], err=True)
 
 
 def _verdict(faults: Any) -> str:

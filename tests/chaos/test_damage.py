@@ -43,7 +43,7 @@ def test_a_shard(corpus, undisturbed, stage, damage):
     code, out = corpus.command()
     assert code == 0, out
     if damage != "gone":
-        assert f"{stage}: 1 damaged shards are made anew" in out
+        assert f"{stage}: 1 damaged shard is made anew" in out
     stages = corpus.result()["stages"]
     assert {name for name, said in stages.items() if said["computed"]} == {stage}
     assert stages[stage]["computed"] <= {"frames": 2, "video_embeddings": 2}.get(stage, stages[stage]["items"])

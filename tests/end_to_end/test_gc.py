@@ -1,5 +1,6 @@
 """`gc`: what no given config needs goes, and nothing else."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,10 @@ import time
 import pytest
 
 from clip2video_pipe.manifests import faults
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline import gc
 from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.pipeline.events import ALIVE
 
 BASE = {
     "name": "small",
@@ -210,7 +214,47 @@ def test_a_run_that_is_going_keeps_everything(project):
         assert "a run is going" in err
         code, out, _ = project.command("gc")
     assert code == 0
-    assert "--delete waits for its end" in out
+    assert "--delete refuses until it has ended" in out
+
+
+def test_a_run_that_begins_while_it_deletes_keeps_the_rest(project, monkeypatch):
+    project.run()
+    words = ["--set", "sampling.max_frames=3", "--older-than", "0s", "--delete"]
+    project.run(*words[:2])
+    monkeypatch.setattr(gc, "BATCH", 2)
+    real, begun = Store.remove, contextlib.ExitStack()
+
+    def remove(store, *parts, **seen):
+        if not removed:
+            begun.enter_context(project.going())
+        removed.append(parts)
+        real(store, *parts, **seen)
+
+    removed = []
+    monkeypatch.setattr(Store, "remove", remove)
+    with begun:
+        code, _, err = project.command("gc", *words)
+    assert code == 2
+    assert "gc --delete: 2 of " in err and "a run is going" in err
+    assert len([parts for parts in removed if parts[-1] != ALIVE]) == 2
+
+
+def test_what_was_written_again_since_it_was_listed_stays(project, monkeypatch):
+    """By a run that began and ended while the rest of the store was looked at."""
+    project.run()
+    project.run("--set", "sampling.max_frames=3")
+    real, again = gc._others, []
+
+    def listed(*given):
+        """The last to be listed, after all shards."""
+        again.extend(project.store.glob("frames/*/*.parquet"))
+        for path in again:
+            path.write_bytes(path.read_bytes())
+        return real(*given)
+
+    monkeypatch.setattr(gc, "_others", listed)
+    assert project.command("gc", "--older-than", "0s", "--delete")[0] == 0
+    assert len(again) == 6 and all(path.exists() for path in again)
 
 
 def test_videos_that_cannot_be_read_now_stop_it(project, clips, tmp_path):

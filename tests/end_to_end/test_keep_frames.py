@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from clip2video_pipe.manifests import faults
 from clip2video_pipe.manifests.shards import remove_shard
 from clip2video_pipe.pipeline import run, spent
 
@@ -51,6 +52,8 @@ def test_a_run_that_was_stopped_decodes_only_what_has_no_vectors(project, monkey
     result = project.run(*AWAY)
     assert result["stages"]["video_embeddings"]["computed"] == 4
     assert result["stages"]["frames"]["computed"] == 6 - 2 * len(left)
+    assert shards(project) == left[:1], "its vectors were there, and it may be another config's"
+    assert project.command("gc", *AWAY, "--older-than", "0s", "--delete")[0] == 0
     assert shards(project) == []
 
 
@@ -62,6 +65,52 @@ def test_frames_that_another_config_keeps_stay(project):
     assert result["stages"]["video_embeddings"]["computed"] == 6
     assert shards(project) == kept
     assert project.run()["stages"]["frames"]["status"] == "cached"
+
+
+OTHER = ("--set", "run.shard_items=2", "--set", "model.seed=1")
+
+
+def test_a_run_that_embeds_nothing_deletes_nothing(project, monkeypatch):
+    """Other weights, frames kept, killed before its manifest: its frames are not those of a run that is cached."""
+    project.run(*AWAY)
+
+    def stop(name):
+        if name == "commit frames":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(faults, "hook", stop)
+    assert project.command("run", *OTHER)[0] == 130
+    monkeypatch.setattr(faults, "hook", None)
+    theirs = shards(project)
+    assert len(theirs) == 3
+    assert project.computed(*AWAY) == {}
+    assert shards(project) == theirs
+    assert "frames" not in project.computed(*OTHER)
+
+
+def test_frames_that_another_run_named_meanwhile_stay(project, monkeypatch):
+    def other(name):
+        if name.startswith("before video_embeddings/"):
+            monkeypatch.setattr(faults, "hook", None)
+            assert project.command("run", *OTHER)[0] == 0
+
+    monkeypatch.setattr(faults, "hook", other)
+    project.run(*AWAY)
+    assert project.computed(*OTHER) == {}
+
+
+def test_a_run_whose_shards_others_take_away_goes_on(project, monkeypatch):
+    """The same one twice, each time before it is embedded."""
+    taken = []
+
+    def take(name):
+        if name.startswith("after frames/") and name in (taken or [name]) and len(taken) < 2:
+            taken.append(name)
+            (project.store / name.removeprefix("after ")).unlink()
+
+    monkeypatch.setattr(faults, "hook", take)
+    assert project.run()["metrics"]["coverage"]["videos"]["ok"] == 6
+    assert len(taken) == 2
 
 
 def test_failures_are_counted_as_ever(project, clips, tmp_path):

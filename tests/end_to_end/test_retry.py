@@ -2,8 +2,10 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
+from clip2video_pipe.manifests import faults
 from clip2video_pipe.stages import frames
 from clip2video_pipe.stages.decoding import decode_segments
 from clip2video_pipe.stages.decoding.failures import DecodeError
@@ -67,6 +69,33 @@ def test_a_video_that_timed_out(project, decoding, names):
     assert seen == [names[0]]
     assert videos["errors"] == {"damaged": 1}
     assert decoded(project, decoding)[0] == []
+
+
+def sound(project, stage):
+    """The shards of a stage in which nothing failed."""
+    shards = sorted(project.store.glob(f"{stage}/*/*.parquet"))
+    return [path for path in shards if set(pq.read_table(path)["status"].to_pylist()) == {"ok"}]
+
+
+@pytest.mark.parametrize("words", [(), ("--retry", "timeout,crashed")])
+def test_what_was_tried_is_not_tried_again_by_the_same_run(project, decoding, names, monkeypatch, words):
+    """Although its plan is made anew, as shards go in the middle. A plain run tries what timed out, too."""
+    words = ["--set=run.shard_items=1", *words]
+    decoding.wrong = {names[0]: "timeout", names[1]: "crashed"}
+    decoded(project, decoding, words[0])
+    for shard in sound(project, "video_embeddings"):
+        shard.unlink()
+
+    def lost(name):
+        if name.startswith("after frames/"):
+            monkeypatch.setattr(faults, "hook", None)
+            for shard in sound(project, "frames"):
+                shard.unlink()
+
+    monkeypatch.setattr(faults, "hook", lost)
+    seen, videos = decoded(project, decoding, *words)
+    assert seen == (names if words[1:] else [names[0], *names[2:]])
+    assert videos["errors"] == {"timeout": 1, "crashed": 1}
 
 
 def test_several_classes(project, decoding, names):

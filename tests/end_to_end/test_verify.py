@@ -14,8 +14,9 @@ from clip2video_pipe.manifests.keys import digest
 from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.shards import FOOTER, check_shard, remove_shard
 from clip2video_pipe.manifests.store import Damaged, Store
-from clip2video_pipe.pipeline import listings
+from clip2video_pipe.pipeline import listings, verify
 from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.pipeline.live import refuse_while_live
 
 STAGES = ("videos", "captions", "frames", "video_embeddings", "caption_embeddings", "similarity")
 
@@ -195,14 +196,14 @@ def test_a_shard_of_another_stage_or_name_and_one_that_is_gone(project):
 def test_a_file_that_cannot_be_read_is_told_and_left_alone(project, monkeypatch):
     project.run()
     path = one(project, "frames/*/*.parquet")
-    real = Store.open
+    real = Store.opened
 
     def refused(store, *parts):
         if parts[-1] == path.name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(store, *parts)
 
-    monkeypatch.setattr(Store, "open", refused)
+    monkeypatch.setattr(Store, "opened", refused)
     code, faults = verified(project, "--repair")
     assert code == 1
     assert "Permission denied" in faults[str(path.relative_to(project.store))]["why"]
@@ -220,6 +221,61 @@ def test_nothing_is_repaired_under_a_run_that_is_going(project):
     assert "a run is going" in err
     assert project.command("verify")[0] == 1
     assert one(project, "frames/*/*.parquet")
+
+
+def test_a_run_that_begins_while_it_is_read(project, monkeypatch):
+    """What is found is told, and nothing deleted."""
+    project.run()
+    path = one(project, "frames/*/*.parquet")
+    flip(path)
+    asked = []
+
+    def refuse(*said):
+        asked.append(said)
+        if len(asked) > 1:
+            refuse_while_live(*said)
+
+    monkeypatch.setattr(verify, "refuse_while_live", refuse)
+    with project.going():
+        code, out, err = project.command("verify", "--repair")
+    assert code == 1 and f"shard {path}: " in out
+    assert "nothing was deleted: a run is going" in err
+    assert path.exists()
+
+
+def test_what_a_run_made_anew_while_it_was_read_stays(project, monkeypatch):
+    project.run()
+    path = one(project, "frames/*/*.parquet")
+    manifest = one(project, "manifests/frames/*/manifest.json")
+    good = path.read_bytes(), manifest.read_bytes()
+    flip(path)
+    real = verify._others
+
+    def mended(store):
+        """A run that began, and ended, after the shards and manifests were read."""
+        path.write_bytes(good[0])
+        manifest.write_bytes(good[1])
+        return real(store)
+
+    monkeypatch.setattr(verify, "_others", mended)
+    assert project.command("verify", "--repair")[0] == 0
+    assert (path.read_bytes(), manifest.read_bytes()) == good
+
+
+def test_what_goes_while_it_is_read_is_no_damage(project, monkeypatch):
+    """A sign of life goes with its run."""
+    project.run()
+    real = verify._others
+
+    def gone(store):
+        found = list(real(store))
+        for path in project.store.glob("runs/*/*/*.json"):
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(verify, "_others", gone)
+    with project.going():
+        assert verified(project) == (0, {})
 
 
 def test_which_store(project, tmp_path, capsys, monkeypatch):

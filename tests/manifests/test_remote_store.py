@@ -52,11 +52,14 @@ def test_of_two_writers_the_second_asks(store, good):
         asked.append(store.read("x"))
         return good
 
-    with store.writing("x", keep=keep) as sink:
+    first, second = [], []
+    with store.writing("x", keep=keep, took=second.append) as sink:
         sink.write(b"second")
-        with store.writing("x", keep=lambda: pytest.fail("nothing was there")) as other:
+        with store.writing("x", keep=lambda: pytest.fail("nothing was there"), took=first.append) as other:
             other.write(b"first")
         assert store.read("x") == b"first"
+        assert first == list(store.stamps().values())
+    assert second == ([] if good else [store.stamp("x")])
     assert asked == [b"first"] and store.read("x") == (b"first" if good else b"second")
 
 
