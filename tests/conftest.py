@@ -16,6 +16,9 @@ from xdist.scheduler import LoadFileScheduling
 
 from clip2video_pipe.manifests import retries
 
+# Before the first product of any test: runs in this process then have the same bits as those in others.
+os.environ.setdefault("MKL_CBWR", "AUTO")
+
 GOLDEN = Path(__file__).parent / "golden"
 SITE = Path(__file__).parent / "chaos" / "site"
 SECRET = "hunter2/hunter2+hunter2"  # noqa: S105

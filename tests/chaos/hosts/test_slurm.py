@@ -11,6 +11,7 @@ import pytest
 
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
+SITE = Path(__file__).parents[1] / "site"
 SCRIPT = Path(__file__).parents[3] / "deploy" / "slurm.sh"
 SRUN = """\
 #!/bin/bash
@@ -68,10 +69,15 @@ def test_it_stops_before_its_time_is_up_and_goes_on_when_it_is_started_again(slu
         f"{{name: slurm, dataset: {{kind: table, path: {tmp_path}/clips.jsonl, root: {tmp_path}}}, "
         f"model: {{preset: tiny, seed: 0}}, run: {{shard_items: 1}}, store: {tmp_path}/artifacts}}"
     )
+    slowly = tmp_path / "chaos.json"  # so that something is left to do, however long the worker takes to join
+    slowly.write_text('[{"at": "^decode$", "do": "sleep", "seconds": 2, "nth": "every"}]')
+    for host in hosts:
+        host.environment |= {"CHAOS_FILE": str(slowly), "PYTHONPATH": str(SITE)}
     with slurm(config) as job:
         try:
-            wait_until(lambda: list(tmp_path.glob("artifacts/frames/*/*.parquet")), 40, "the first shard")
-            assert any("raylet" in line for line in hosts[1].processes().values()), "the worker has joined"
+            wait_until(lambda: list(tmp_path.glob("artifacts/frames/*/*.parquet")), 60, "the first shard")
+            wait_until(lambda: any("raylet" in said for said in hosts[1].processes().values()), 60, "the worker")
+            slowly.write_text("[]")
             job.send_signal(signal.SIGUSR1)
             said, _ = job.communicate(timeout=30)
         finally:
