@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.faults import point
 from clip2video_pipe.manifests.places import Places, Written
-from clip2video_pipe.manifests.schemas import FAILED, OK
+from clip2video_pipe.manifests.schemas import FAILED, MANIFEST_ITEMS, OK
 from clip2video_pipe.manifests.shards import SUFFIX, check_shard, read_rows, read_shard, shard_stamps, versions
 from clip2video_pipe.manifests.store import Damaged, Stamp, Store, StoreError
 
@@ -71,16 +71,20 @@ class Manifest:
     @property
     def items(self) -> pa.Table:
         """MANIFEST_ITEMS rows in the order they were asked for. Raises Damaged."""
+        return self.rows_of_items().cast(MANIFEST_ITEMS)
+
+    def rows_of_items(self) -> pa.Table:
+        """As `items`, their shards as a dictionary: a million are read in a quarter of the time. Raises Damaged."""
         data = self.store.read(ROOT, self.stage, self.hash, str(self.info["items"]))
         if data is None or _items_name(data) != self.info["items"]:
             parts, why = (ROOT, self.stage, self.hash, NAME), "its table of items is gone or damaged"
             raise Damaged(self.store, *parts, why=why, seen=self.store.stamp(*parts))
-        return pq.read_table(pa.BufferReader(data))
+        return pq.ParquetFile(pa.BufferReader(data), read_dictionary=["shard"]).read()
 
     @cached_property
     def places(self) -> Places:
         """The place of each item."""
-        return Places.of(self.items, self.shards)
+        return Places.of(self.rows_of_items(), self.shards)
 
     def rows(self, columns: list[str] | None = None, chunk: int = 4096) -> Iterator[pa.Table]:
         """The stage's rows in the order asked for, in tables of `chunk` rows."""
@@ -117,33 +121,37 @@ def load(store: Store, stage: str, manifest_hash: str) -> Manifest | None:
     manifest = Manifest(store, stage, manifest_hash, info)
     if store.stamp(ROOT, stage, manifest_hash, info["items"]) != Stamp(*info["items_stamp"]):
         try:
-            manifest.items  # noqa: B018 - it checks itself: it was changed, or copied
+            manifest.rows_of_items()  # it checks itself: it was changed, or copied
         except Damaged:
             return None
     return manifest
 
 
-def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: Places) -> Manifest:
+def commit(
+    store: Store, identity: StageIdentity, items: Sequence[str], places: Places, its_hash: str | None = None
+) -> Manifest:
     """Write the manifest of `items`; `manifest.json` comes last and makes it count. `places` is all that is known.
+
+    `its_hash` is that of these items, where it is known: of a million it takes a while.
 
     Its table of items is named by its digest, so that of two runs that commit at a time neither gets the other's.
     Raises StoreError, and writes nothing, when the counts do not add up: an item without a row or asked for twice;
     Damaged for a shard that is not in the store as it was written.
     """
-    if len(set(items)) != len(items):
-        raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
     try:
         table = places.table(items)
     except KeyError as error:
         count = len(places.missing(items))
         raise StoreError(f"stage {identity.stage}: {count} of {len(items)} items have no row, first {error}") from error
+    if len(pc.unique(table["item"])) != len(items):
+        raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
     stamps = shard_stamps(store, identity.stage, identity.key)
     shards = {name: places.shards[name] for name in pc.unique(table["shard"]).sort().to_pylist()}
     for name, written in shards.items():
         if stamps.get(name) != written.stamp:
             why = "it has gone or changed since it was written"
             raise Damaged(store, identity.stage, identity.key, name + SUFFIX, why=why)
-    folder = (ROOT, identity.stage, keys.manifest_hash(identity.key, items))
+    folder = (ROOT, identity.stage, its_hash or keys.manifest_hash(identity.key, items))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True, use_dictionary=list(TERSE))
     data = sink.getvalue().to_pybytes()
@@ -175,7 +183,7 @@ def commit(store: Store, identity: StageIdentity, items: Sequence[str], places: 
         "versions": versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    store.write_json({**info, "digest": keys.digest(info)}, *folder, NAME)
+    store.write_json({**info, "digest": keys.digest(info)}, *folder, NAME, indent=None)
     return Manifest(store, identity.stage, folder[-1], info)
 
 
@@ -217,15 +225,15 @@ def known(
         if not fresh:
             continue
         try:
-            items = manifest.items
+            items = manifest.rows_of_items()
         except Damaged:
             continue  # its shards are opened below
         # A manifest may have asked for part of a shard; only of one it asked for whole is nothing more to learn.
-        asked = pc.value_counts(items["shard"].combine_chunks())
+        asked = pc.value_counts(items["shard"].unify_dictionaries().combine_chunks())
         counts = zip(asked.field("values").to_pylist(), asked.field("counts").to_pylist(), strict=True)
         whole = {name: fresh[name] for name, rows in counts if name in fresh and fresh[name].rows == rows}
         if len(whole) < len(asked):
-            items = items.filter(pc.is_in(items["shard"], pa.array(whole, pa.string())))
+            items = items.filter(pc.is_in(items["shard"].cast(pa.string()), pa.array(whole, pa.string())))
         found.merge(items, whole)
         answered |= whole.keys()
     unsound, unread = _unsound(store, stage, key, sorted(suspects - answered), stamps)

@@ -47,6 +47,8 @@ class _Columns(NamedTuple):
         return _Columns(self.item.filter(pa.array(keep)), *(column[keep] for column in self[1:]))
 
     def then(self, other: "_Columns") -> "_Columns":
+        if not len(self.item):
+            return other
         numbers = (np.concatenate(pair) for pair in zip(self[1:], other[1:], strict=True))
         return _Columns(pa.concat_arrays([self.item, other.item]), *numbers)
 
@@ -65,8 +67,8 @@ class Places:
         self._outcome_codes: dict[Outcome, int] = {WELL: 0}
         self._settled = NOTHING
         self._index: tuple[npt.NDArray[np.uint64], Positions] | None = None
-        # The newest are asked for soon, so they join the columns a generation late: what reads a video embeds it next.
         self._new: dict[str, tuple[int, int, int]] = {}
+        # Those that joined the columns last are asked for soon: what was decoded is embedded next.
         self._recent: dict[str, tuple[int, int, int]] = {}
 
     @classmethod
@@ -84,8 +86,7 @@ class Places:
         for row, item in enumerate(items):
             self._new[item] = (code, row, self._outcome_code(unusual[row]) if row in unusual else 0)
         if len(self._new) >= SETTLE:
-            self._into_columns(self._recent)
-            self._recent, self._new = self._new, {}
+            self._settle()
 
     def merge(self, table: pa.Table, shards: Mapping[str, Written]) -> None:
         """MANIFEST_ITEMS rows of distinct items, of shards that are in the store.
@@ -174,7 +175,7 @@ class Places:
 
     def _columns(self, table: pa.Table) -> _Columns:
         item = table["item"].combine_chunks()
-        shard = table["shard"].combine_chunks().dictionary_encode()
+        shard = table["shard"].dictionary_encode().unify_dictionaries().combine_chunks()
         codes = np.array([self._name_code(name) for name in shard.dictionary.to_pylist()], np.int32)
         unusual = pc.or_(pc.not_equal(table["status"], OK), pc.is_valid(table["message"])).to_numpy()
         outcome = np.zeros(len(item), np.int32)
@@ -203,24 +204,22 @@ class Places:
         return kind[outcome] * len(rank) + rank[shard]
 
     def _settle(self) -> None:
-        self._into_columns(self._recent | self._new)
-        self._recent, self._new = {}, {}
-
-    def _into_columns(self, places: Mapping[str, tuple[int, int, int]]) -> None:
-        if not places:
+        if not self._new:
             return
-        item = pa.array(list(places), pa.string())
-        numbers = np.array(list(places.values()), np.int32).T
+        item = pa.array(list(self._new), pa.string())
+        numbers = np.array(list(self._new.values()), np.int32).T
+        recent, self._new = self._new, {}
         have = self._settled
         at = _find(item, have.item)
         again = at >= 0
         for mine, new in zip(have[1:], numbers, strict=True):
             mine[at[again]] = new[again]
         self._set(have.then(_Columns(item, *numbers).take(~again)))
+        self._recent = recent
 
     def _set(self, columns: _Columns) -> None:
         self._settled = columns
-        self._index = None
+        self._index, self._recent = None, {}
 
     def _position(self, item: str) -> int:
         """Of an item in the columns; -1 where it is not there."""

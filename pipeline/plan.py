@@ -119,7 +119,7 @@ class Step:
     def commit(self) -> Manifest:
         """Write its manifest, unless it is there. Not for a step that is not kept."""
         if self.manifest is None:
-            self.manifest = commit(self.store, self.identity, self.items, self.places)
+            self.manifest = commit(self.store, self.identity, self.items, self.places, self.hash)
         return self.manifest
 
     def why(self) -> str:

@@ -91,21 +91,20 @@ class Schedule:
             if self.start:
                 parts = self._rotated(job, parts)
             counts[job] = len(parts)
+            absent = set(job.source.places.missing(job.missing)) if job.source else set[str]()
             for items in parts:
-                unit = self._unit(job, items)
+                unit = self._unit(job, items, absent)
                 if not unit.waits:
                     self._ready[job].append(unit)
         for job in self.jobs:
             if job.missing:
                 self.listener("queued", stage=job.stage.name, items=len(job.missing), units=counts[job])
 
-    def _unit(self, job: Job, items: Sequence[str]) -> Unit:
+    def _unit(self, job: Job, items: Sequence[str], absent: set[str]) -> Unit:
         unit = Unit(next(self._ids), job, tuple(items))
-        if job.source:
-            for item in items:
-                if item not in job.source.places:
-                    self._waiting[id(job), item] = unit
-                    unit.waits += 1
+        for item in absent.intersection(items):
+            self._waiting[id(job), item] = unit
+            unit.waits += 1
         return unit
 
     def _rotated(self, job: Job, parts: Sequence[Sequence[str]]) -> list[Sequence[str]]:
