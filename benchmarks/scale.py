@@ -188,11 +188,11 @@ def corpus(folder: Path, items: int) -> list[Ratio]:
         Ratio("ms of the driver for a shard", first["every"], 10, True, shards),
         Ratio("the last thousand shards over the second thousand", first["late"] / first["early"], 1.5, True),
         Ratio(
-            "percent that the driver's memory grew by over the second half",
-            100 * first["grown"] / first["memory"],
-            10,
+            "bytes that the driver's memory grew by with an item of a stage, over the second half",
+            1e6 * first["grown"] / items,
+            100,
             True,
-            f"of {first['memory']:.0f} MB",
+            f"{first['grown']:.0f} of {first['memory']:.0f} MB",
         ),
         Ratio(
             "percent of the first run that a hundredth more costs",

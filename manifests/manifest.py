@@ -138,15 +138,15 @@ def commit(
     Raises StoreError, and writes nothing, when the counts do not add up: an item without a row or asked for twice;
     Damaged for a shard that is not in the store as it was written.
     """
+    if len(set(items)) != len(items):
+        raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
     try:
         table = places.table(items)
     except KeyError as error:
         count = len(places.missing(items))
         raise StoreError(f"stage {identity.stage}: {count} of {len(items)} items have no row, first {error}") from error
-    if len(pc.unique(table["item"])) != len(items):
-        raise StoreError(f"stage {identity.stage}: the same item was asked for twice")
     stamps = shard_stamps(store, identity.stage, identity.key)
-    shards = {name: places.shards[name] for name in pc.unique(table["shard"]).sort().to_pylist()}
+    shards = {name: places.shards[name] for name in sorted(pc.unique(table["shard"]).to_pylist())}
     for name, written in shards.items():
         if stamps.get(name) != written.stamp:
             why = "it has gone or changed since it was written"

@@ -4,6 +4,7 @@ Each unit goes to a machine of the engine's choice: Ray does not say what become
 the engine has to know what is where.
 """
 
+import gc
 import logging
 import math
 import os
@@ -191,6 +192,7 @@ class RayEngine:
             ray.shutdown()  # stopped while it started: what has been started goes too
             raise
         self._started = True
+        gc.freeze()  # what Ray has brought stays to the end: no collection has to look at it again
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminated)  # Ray puts in its own, which ends the process in a stack trace
 
