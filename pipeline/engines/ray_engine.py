@@ -13,9 +13,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,17 +24,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.engines.carriers import Actor, answer, run_task
+from clip2video_pipe.pipeline.engines.machines import Node, Slot, count
 from clip2video_pipe.pipeline.engines.shares import Share, share_out
 from clip2video_pipe.pipeline.engines.shipping import runtime_env
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
-from clip2video_pipe.pipeline.schedule import Schedule, Unit
+from clip2video_pipe.pipeline.schedule import Schedule
 from clip2video_pipe.stages.base import Stage
 
 IN_HAND = 2  # units an actor has: it reads one while it computes the other
 PATIENCE = 60.0  # seconds without an answer: then it is not the work that kills an actor, or a machine's tasks
 IN_A_ROW = 5  # different units lost in one place, and none finished there in between: then it is not the work
 LOOK_EVERY = 2.0  # seconds between looks at which machines there are
-REACH = 2.0  # seconds for a machine to answer
 AGAIN = 30.0  # seconds until one that did not is tried again: Ray names it for a minute more
 STARTING = 10.0  # seconds without an answer, and with nothing under way, before that is said
 WORKING = 60.0  # the same while units are under way, some of which may only wait for a place
@@ -51,54 +50,6 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
         raise RequestError(f"run.address: nobody answers at {address!r}: {error}") from error
-
-
-@dataclass(eq=False)
-class Slot:
-    """An actor, or all the tasks of a machine, and the units in hand there."""
-
-    handle: Any = None  # the actor; None for tasks
-    probe: Any = None  # a question under way: until it is answered there is nothing new to do; None when it is
-    life: str | None = None  # what the actor answered last
-    units: dict[Any, Unit] = field(default_factory=dict)  # by reference to the result
-    silent_since: float | None = None  # when there first was no answer, on the monotonic clock
-    unsure: list[tuple[Unit, RayError]] = field(default_factory=list)  # lost, or only not heard of: an answer will tell
-    row: set[int] = field(default_factory=set)  # units lost since one was finished
-
-
-@dataclass(eq=False)
-class Node:
-    """A machine of the cluster, and what it has in hand."""
-
-    said: dict[str, Any]  # what Ray says of it
-    share: Share
-    seen: bool  # whether this process is in its network; else Ray alone tells whether it is there
-    slots: list[Slot] = field(default_factory=list)
-    tasks: Slot = field(default_factory=Slot)
-
-    @property
-    def id(self) -> str:
-        return str(self.said["NodeID"])
-
-    @property
-    def name(self) -> str:
-        return str(self.said["NodeManagerHostname"])
-
-    @property
-    def door(self) -> tuple[str, int]:
-        """Where Ray listens on it."""
-        return self.said["NodeManagerAddress"], self.said["NodeManagerPort"]
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it answers; Ray takes a while to tell."""
-        if not self.seen:
-            return True
-        try:
-            socket.create_connection(self.door, timeout=REACH).close()
-        except OSError:
-            return False
-        return True
 
 
 class RayEngine:
@@ -149,9 +100,7 @@ class RayEngine:
 
     def _wait(self) -> list[Any]:
         """Calls that have ended, all of them as soon as one has."""
-        self._where = {
-            ref: (node, slot) for node in self._nodes.values() for slot in _slots(node) for ref in _calls(slot)
-        }
+        self._where = {ref: (node, slot) for node in self._nodes.values() for slot in node.places for ref in slot.calls}
         waiting = list(self._where)
         if not waiting:
             time.sleep(0.1)
@@ -255,8 +204,8 @@ class RayEngine:
 
     def _share(self, said: dict[str, Any], schedule: Schedule, gpus: bool) -> Share:
         return share_out(
-            _count(said, "CPU"),
-            _count(said, "GPU") if gpus else 0,
+            count(said, "CPU"),
+            count(said, "GPU") if gpus else 0,
             embedding=bool(self._stages),
             decoding=schedule.has_work("task"),
             gpus_elsewhere=gpus,
@@ -294,7 +243,7 @@ class RayEngine:
         """A machine has gone, `until` seconds from now. What it had in hand is done elsewhere: no item is to blame."""
         del self._nodes[node.id]
         self._not_before[node.id] = time.monotonic() + until
-        units = [u for slot in _slots(node) for u in (*slot.units.values(), *(unit for unit, _ in slot.unsure))]
+        units = [u for slot in node.places for u in (*slot.units.values(), *(unit for unit, _ in slot.unsure))]
         said = f"{node.name} {why}; {len(units)} shards that it had in hand are done elsewhere"
         schedule.listener("gone", stage="ray", items=0, why=said)
         self._let_go(node)
@@ -416,28 +365,13 @@ class RayEngine:
                 schedule.lose(unit, DIED.format(type(lost).__name__), failure, node.id)
 
 
-def _slots(node: Node) -> list[Slot]:
-    return [node.tasks, *node.slots]
-
-
-def _calls(slot: Slot) -> Iterator[Any]:
-    """References of all that is under way there."""
-    yield from slot.units
-    if slot.probe:
-        yield slot.probe
-
-
 def _unprepared(node: Node, error: RuntimeEnvSetupError) -> EngineError:
     reason = (error.error_message or "Ray does not say why").strip().splitlines()[-1]
     return EngineError(f"{node.name}: what a worker needs could not be put there (run.ship_code): {reason}")
 
 
 def _use_gpus(machines: Iterable[dict[str, Any]], schedule: Schedule) -> bool:
-    return any(job.stage.wants_gpu for job in schedule.jobs) and any(_count(said, "GPU") for said in machines)
-
-
-def _count(node: dict[str, Any], resource: str) -> int:
-    return int(node["Resources"].get(resource, 0))
+    return any(job.stage.wants_gpu for job in schedule.jobs) and any(count(said, "GPU") for said in machines)
 
 
 def _on(node: Node) -> NodeAffinitySchedulingStrategy:

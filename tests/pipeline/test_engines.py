@@ -71,7 +71,8 @@ def test_each_actor_has_a_gpu_of_its_own(pipeline, ray_session, tmp_path):
     from clip2video_pipe.pipeline.engines.ray_engine import RayEngine
 
     stages = pipeline.Doubling(), pipeline.Second(on_gpu=True, pause=0.3)
-    steps, _ = run(pipeline, RayEngine("local"), Store(str(tmp_path)), [f"i{n}" for n in range(12)], 1, stages)
+    items = [f"i{n}" for n in range(24)]  # enough for an actor that starts late
+    steps, _ = run(pipeline, RayEngine("local"), Store(str(tmp_path)), items, 1, stages)
     assert set(steps[1].manifest.table()["text"].to_pylist()) == {"0", "1"}
 
 
