@@ -71,7 +71,7 @@ class Corpus:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("some clips")
-    write_clips(folder, 6, 0, seconds=0.5, size=(64, 48), fps=10)
+    write_clips(folder, 4, 0, seconds=0.5, size=(64, 48), fps=10)
     return folder
 
 
