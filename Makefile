@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score clean
+.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
 	$(BIN)/clip2video-pipe run conf/demo.yaml
+	$(BIN)/clip2video-pipe pairs conf/demo.yaml data/demo/test-pairs.jsonl
 
 test: lint types
 	$(BIN)/pytest -n 2  # there are two cores; tests/conftest.py says which tests stay together
@@ -48,3 +49,6 @@ bench-scale: $(VENV)/installed
 
 bench-score: $(VENV)/installed
 	$(BIN)/python -m benchmarks.score
+
+demo-model: $(VENV)/installed
+	$(BIN)/python -m benchmarks.demo_model

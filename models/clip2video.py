@@ -60,6 +60,12 @@ class Clip2Video(nn.Module):
         """Where the model computes, and so where its inputs must be."""
         return self.clip.logit_scale.device
 
+    def recompute(self, yes: bool) -> None:
+        """Whether training keeps less in memory and computes the inside of each layer again on the way back."""
+        for module in self.modules():
+            if isinstance(module, Transformer):
+                module.recompute = yes
+
     def embed_videos(self, pictures: Tensor, counts: Sequence[int], max_frames: int) -> tuple[Tensor, Tensor | None]:
         """Global vectors [B, D] and aligned vectors [B, D] (None without alignment) of B videos.
 

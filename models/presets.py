@@ -44,7 +44,7 @@ PRESETS: dict[str, ClipSize] = {
     "vit-b-32": ClipSize(224, 32, 768, 12, 512, 77, 49408, 512, 8, 12),
     "vit-b-16": ClipSize(224, 16, 768, 12, 512, 77, 49408, 512, 8, 12),
     "vit-l-14": ClipSize(224, 14, 1024, 24, 768, 77, 49408, 768, 12, 12),
-    "tiny": ClipSize(64, 8, 128, 3, 128, 77, 1024, 128, 2, 2),  # for the demo and for tests
+    "tiny": ClipSize(64, 16, 128, 3, 128, 77, 1024, 128, 2, 2),  # for the demo and for tests
 }
 
 

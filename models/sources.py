@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ IN_FOLDER = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+
+
+# Trained models that come with the package, by the name that `model.checkpoint` may say.
+SHIPPED = {"demo": "demo.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,13 @@ def published(name: str) -> Published:
         hint = f"did you mean {meant[0]!r}?" if meant else f"known: {', '.join(PUBLISHED)}"
         raise WeightsError(f"{name!r} is not the name of published weights; {hint}")
     return PUBLISHED[name]
+
+
+def find_checkpoint(said: str) -> Path:
+    """Where a trained model lies: that of a path, or one that comes with the package, by its name."""
+    if said in SHIPPED:
+        return Path(str(resources.files("clip2video_pipe.models").joinpath(SHIPPED[said])))
+    return Path(said)
 
 
 def cache_folder() -> Path:

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MASKED = -1e6  # added to the scores of masked keys, as the original does (reference 10)
 
@@ -72,11 +73,15 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, eps: float) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, eps) for _ in range(layers))
+        self.recompute = False  # gradient checkpointing: a block's inside is computed again on the way back
 
     def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         bias = None
         if mask is not None:
             bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, MASKED)[:, None, None, :]  # [B, 1, 1, T]
         for block in self.resblocks:
-            x = block(x, bias, causal)  # [B, T, D]
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, bias, causal, use_reentrant=False)
+            else:
+                x = block(x, bias, causal)  # [B, T, D]
         return x

@@ -44,7 +44,8 @@ def load_model(
     if seed is not None:
         state = {name: seeded(name, shape, size, seed) for name, shape in wanted.items()}
     else:
-        state = _from_files(size, variant, wanted, clip, checkpoint)
+        _check_given(variant, clip, checkpoint)
+        state = read_state(size, variant, wanted, clip, checkpoint)
     model.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
     return model.eval()
 
@@ -65,9 +66,7 @@ class _NoInit(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _from_files(
-    size: ClipSize, variant: Variant, wanted: Shapes, clip: str | None, checkpoint: str | None
-) -> dict[str, Tensor]:
+def _check_given(variant: Variant, clip: str | None, checkpoint: str | None) -> None:
     if clip is None and checkpoint is None:
         raise WeightsError(
             "no weights are given: set model.clip and model.checkpoint, or model.seed for untrained ones"
@@ -77,6 +76,21 @@ def _from_files(
             f"temporal {variant.temporal!r}, alignment {variant.alignment!r}: CLIP has no such modules, they "
             "would be random; set model.checkpoint, or temporal 'mean' and alignment 'none' (zero-shot CLIP)"
         )
+
+
+def read_state(
+    size: ClipSize,
+    variant: Variant,
+    wanted: Shapes,
+    clip: str | None,
+    checkpoint: str | None,
+    *,
+    whole: bool = True,
+) -> dict[str, Tensor]:
+    """The entries that files hold, those of `checkpoint` before those of `clip`. Raises WeightsError.
+
+    `whole`: whether all that is wanted has to be there; training draws what is not.
+    """
     state: dict[str, Tensor] = {}
     if clip is not None:
         state |= _clip(clip, size, {name: shape for name, shape in wanted.items() if name.startswith("clip.")})
@@ -86,7 +100,7 @@ def _from_files(
             raise WeightsError(
                 f"{checkpoint}: is CLIP alone, not a trained CLIP2Video: set model.clip to it, not model.checkpoint"
             )
-        missing = [name for name in wanted if name not in entries and name not in state]
+        missing = [name for name in wanted if whole and name not in entries and name not in state]
         faults = _faults(entries, wanted, missing, _names_of_all_variants(size))
         if faults:
             raise WeightsError(f"{checkpoint}: {faults}; {_checkpoint_way_out(entries, missing, size, variant, clip)}")

@@ -16,13 +16,14 @@ from clip2video_pipe.models.errors import DeviceError, WeightsError
 from clip2video_pipe.pipeline import errors
 from clip2video_pipe.pipeline.compare_command import compare_runs
 from clip2video_pipe.pipeline.config import load_config
-from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.errors import EngineError, RequestError, TooManyFailures
 from clip2video_pipe.pipeline.estimates import UNKNOWN, estimates
 from clip2video_pipe.pipeline.explain_command import explain_video
 from clip2video_pipe.pipeline.export_command import export_vectors
 from clip2video_pipe.pipeline.gc_command import collect_garbage
 from clip2video_pipe.pipeline.interrupts import Interrupts
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
+from clip2video_pipe.pipeline.pairs_command import pairs_of_videos
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.retrying import classes_to_retry
@@ -30,6 +31,7 @@ from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.show import counted, show_plan, show_result
 from clip2video_pipe.pipeline.status_command import StatusCommand, status
+from clip2video_pipe.pipeline.train_command import train_model
 from clip2video_pipe.pipeline.verify_command import verify_stores
 from clip2video_pipe.pipeline.weights_commands import weights
 
@@ -42,6 +44,8 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (RequestError, WeightsError, DeviceError) as error:
             code, message = errors.BAD_REQUEST, str(error)
+        except TooManyFailures as error:
+            code, message = errors.TOO_MANY_FAILURES, str(error)
         except BrokenPipeError:  # who read the output has enough: `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(errors.FAULT) from None
@@ -67,6 +71,8 @@ app.command("status", cls=StatusCommand)(status)
 app.command("explain")(explain_video)
 app.command("export")(export_vectors)
 app.command("gc")(collect_garbage)
+app.command("pairs")(pairs_of_videos)
+app.command("train")(train_model)
 app.command("verify")(verify_stores)
 
 EngineName = Annotated[str | None, typer.Option("--engine", help="ray or inline; overrides run.engine.")]
@@ -150,18 +156,22 @@ def plan(
 
 @app.command("make-clips")
 def make_clips(
-    folder: Annotated[Path, typer.Argument(help="Where to write the clips and clips.jsonl.")],
-    count: Annotated[int, typer.Option(min=1, help="How many clips.")] = 24,
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write the clips and their tables.")],
     seed: Annotated[int, typer.Option(min=0, help="Which clips: the same seed gives the same ones.")] = 0,
+    train: Annotated[int, typer.Option(min=0, help="How many to train on.")] = 0,
+    val: Annotated[int, typer.Option(min=0, help="How many to validate on.")] = 0,
+    test: Annotated[int, typer.Option(min=0, help="How many to test on; 200 where no number is given at all.")] = 0,
 ) -> None:
-    """Write short clips of moving coloured shapes, with captions, to try things out on."""
-    from clip2video_pipe.stages.datasets.shapes import write_clips
+    """Write short clips of moving coloured shapes, with captions, to train and to try things out on."""
+    from clip2video_pipe.stages.datasets.shapes import write_splits
 
+    if not (train or val or test):
+        test = 200
     try:
-        table = write_clips(folder, count, seed)
+        tables = write_splits(folder, seed, train=train, val=val, test=test)
     except (OSError, ValueError) as error:
         raise RequestError(f"make-clips {str(folder)!r}: {error}") from error
-    typer.echo(f"{count} clips, captions in {table}")
+    typer.echo(f"{train + val + test} clips, captions in {', '.join(map(str, tables))}")
 
 
 def _load(path: Path, overrides: Sequence[str] | None, engine: str | None, address: str | None = None) -> Config:

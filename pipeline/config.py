@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -12,17 +12,27 @@ from pydantic import ValidationError
 from clip2video_pipe.manifests.addresses import Url, is_remote, shown
 from clip2video_pipe.models.errors import WeightsError
 from clip2video_pipe.models.presets import PRESETS
-from clip2video_pipe.models.sources import PUBLISHED, find_clip, tensor_files
+from clip2video_pipe.models.sources import PUBLISHED, find_checkpoint, find_clip, tensor_files
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.settings import Config, FolderDataset, ProtocolDataset, Segments, Settings, TableDataset
 from clip2video_pipe.stages.datasets.files import is_glob
 from clip2video_pipe.stages.datasets.protocols import protocol
 
 Key = tuple[str | int, ...]
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, files: bool = True) -> Config:
-    """Read a config; `overrides` are `a.b=value`, their values YAML; `files`: whether those it names must be there.
+    """Read the config of a run, as `load_config_of` does."""
+    return load_config_of(Config, path, overrides, files=files)
+
+
+def load_config_of(
+    kind: type[AnyConfig], path: Path, overrides: Sequence[str] = (), *, files: bool = True
+) -> AnyConfig:
+    """Read a config of this kind.
+
+    `overrides` are `a.b=value`, their values YAML; `files`: whether those that it names must be there.
 
     Raises RequestError, one line that names the key, the line of the file and, for an unknown key, the nearest known.
     """
@@ -35,9 +45,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, files: bool = True
     for override in overrides:
         source.override(override)
     try:
-        config = Config.model_validate(source.values)
+        config = kind.model_validate(source.values)
     except ValidationError as error:
-        raise RequestError(_explain(error, source)) from error
+        raise RequestError(_explain(error, source, kind)) from error
     if files:
         _check_files(config, source)
     _check_sense(config, source)
@@ -112,18 +122,18 @@ class _Source:
         return self._places.get(key, self._name)
 
 
-def _explain(error: ValidationError, source: _Source) -> str:
+def _explain(error: ValidationError, source: _Source, kind: type[Config]) -> str:
     """The first problem in one line, and how many there are besides."""
     problems = error.errors(include_url=False)
     # An unknown key often explains the others (the right one is then missing), so it is told first.
     problem = min(problems, key=lambda p: p["type"] != "extra_forbidden")
     key = problem["loc"]
-    if key[:1] == ("dataset",):
+    if key[:1] in (("dataset",), ("validation",)):
         key = (key[0], *key[2:])  # pydantic puts the kind between
     place, said = source.place(key), _dotted(key)
     match problem["type"]:
         case "extra_forbidden":
-            text = f"{said}: unknown key{_nearest(str(key[-1]), _known(key[:-1], source.values))}"
+            text = f"{said}: unknown key{_nearest(str(key[-1]), _known(key[:-1], source.values, kind))}"
         case "missing":
             text = f"{said}: is missing"
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -139,15 +149,15 @@ def _explain(error: ValidationError, source: _Source) -> str:
     return f"{place}: {text}{more}"
 
 
-def _known(key: Key, values: Any) -> Iterable[str]:
+def _known(key: Key, values: Any, kind: type[Config]) -> Iterable[str]:
     """The names that settings at `key` may have."""
     if not key:
-        return Config.model_fields
-    if key == ("dataset",):
-        return _kinds()[values["dataset"]["kind"]].model_fields
-    if key == ("dataset", "segments"):
+        return kind.model_fields
+    if key in (("dataset",), ("validation",)):
+        return _kinds()[values[key[0]]["kind"]].model_fields
+    if key[1:] == ("segments",):
         return Segments.model_fields
-    settings = Config.model_fields[str(key[0])].annotation
+    settings = kind.model_fields[str(key[0])].annotation
     assert isinstance(settings, type) and issubclass(settings, Settings)
     return settings.model_fields
 
@@ -207,7 +217,7 @@ def _check_files(config: Config, source: _Source) -> None:
         except WeightsError as error:
             raise RequestError(f"{source.place(('model', 'clip'))}: model.clip: {error}") from error
     if config.model.checkpoint is not None:
-        need(("model", "checkpoint"), config.model.checkpoint, "file")
+        need(("model", "checkpoint"), str(find_checkpoint(config.model.checkpoint)), "file")
     if "://" not in config.store and Path(config.store).exists():
         need(("store",), config.store, "folder")
 
@@ -289,6 +299,8 @@ def _check_sense(config: Config, source: _Source) -> None:
         raise wrong(("score", "query_bank"), "is used by qb-norm alone; add it to score.post, or leave this out")
     if model.seed is not None and (model.clip or model.checkpoint):
         raise wrong(("model", "seed"), "untrained weights and a weights file cannot both be used; leave one out")
+    if config.trains:
+        return  # what no file gives is drawn
     if model.seed is None and not (model.clip or model.checkpoint):
         raise wrong(
             ("model",), "no weights: give 'checkpoint' (and 'clip'), or 'seed' for untrained ones to try things out"

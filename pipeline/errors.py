@@ -7,6 +7,10 @@ TOO_MANY_FAILURES = 3
 INTERRUPTED = 130
 
 
+class TooManyFailures(Exception):
+    """More videos failed than run.max_failure_rate allows, and nothing is made of the others: one line."""
+
+
 class EngineError(Exception):
     """The engine cannot do its work, and no item is to blame: one line."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,24 +47,42 @@ def export(plan: Plan, to: Path, captions: Path | None = None, *, force: bool = 
     writers = [_writer(path, force) for path in (to, captions) if path is not None]
     if captions is not None and plan.caption_embeddings is None:
         raise RequestError("export: the dataset has no captions; leave out --captions")
-    manifests = [_embeddings(plan, step) for step in (plan.video_embeddings, plan.caption_embeddings) if step]
-    columns = {"video_id": "id", "start": "start", "end": "end"}
-    found = {"videos": _export(plan, manifests[0], "video", plan.listing.videos, columns, to, writers[0])}
+    found = {"videos": _export(video_vectors(plan), to, writers[0])}
     if captions is not None:
-        columns = {"caption_id": "id", "video_id": "video_id", "text": "text"}
-        found["captions"] = _export(plan, manifests[1], "caption", plan.listing.captions, columns, captions, writers[1])
+        found["captions"] = _export(caption_vectors(plan), captions, writers[1])
     return found
+
+
+class Found(NamedTuple):
+    """Vectors, what each of them is, and how many others have none, by error class."""
+
+    ids: pa.Table
+    vectors: Vectors
+    without: dict[str, int]
+
+
+def video_vectors(plan: Plan) -> Found:
+    """Of the dataset's videos, in its order: `video_id`, `start`, `end`. Raises RequestError."""
+    columns = {"video_id": "id", "start": "start", "end": "end"}
+    return _vectors(plan, plan.video_embeddings, "video", plan.listing.videos, columns)
+
+
+def caption_vectors(plan: Plan) -> Found:
+    """Of the captions: `caption_id`, `video_id`, `text`. Raises RequestError."""
+    if plan.caption_embeddings is None:
+        raise RequestError(f"{plan.config.name!r}: the dataset has no captions")
+    columns = {"caption_id": "id", "video_id": "video_id", "text": "text"}
+    return _vectors(plan, plan.caption_embeddings, "caption", plan.listing.captions, columns)
 
 
 def _embeddings(plan: Plan, step: Step) -> Manifest:
     if step.manifest is None:
-        raise RequestError(f"export: {step.name} of {plan.config.name!r}: {step.why()}; start a 'run' first")
+        raise RequestError(f"{step.name} of {plan.config.name!r}: {step.why()}; start a 'run' first")
     return step.manifest
 
 
-def _export(
-    plan: Plan, manifest: Manifest, what: str, listing: pa.Table, columns: Mapping[str, str], to: Path, write: Write
-) -> dict[str, Any]:
+def _vectors(plan: Plan, step: Step, what: str, listing: pa.Table, columns: Mapping[str, str]) -> Found:
+    manifest = _embeddings(plan, step)
     more = [name for name in columns.values() if name != "id"]
     rows = with_outcomes(listing, what, f"{what}_id", manifest.items.select(ITEM_COLUMNS), *more)
     failed = Counter(rows.filter(pc.not_equal(rows["status"], OK))["error"].to_pylist())
@@ -80,9 +98,19 @@ def _export(
     vectors = read_vectors(manifest, contents, width, join, in_memory=in_memory)
     ids = pa.table({name: rows[source] for name, source in columns.items()})
     made_of = {"stage_key": manifest.key, "manifest": manifest.hash, "center_weight": weight}
-    write(to, ids.replace_schema_metadata({FOOTER: json.dumps(made_of).encode()}), vectors)
+    return Found(ids.replace_schema_metadata({FOOTER: json.dumps(made_of).encode()}), vectors, without)
+
+
+def _export(found: Found, to: Path, write: Write) -> dict[str, Any]:
+    write(to, found.ids, found.vectors)
     beside = {"ids": str(ids_path(to))} if to.suffix == ".npy" else {}
-    return {"path": str(to), **beside, "rows": len(rows), "width": width, "without": without}
+    return {
+        "path": str(to),
+        **beside,
+        "rows": len(found.ids),
+        "width": found.vectors.width,
+        "without": found.without,
+    }
 
 
 def ids_path(npy: Path) -> Path:

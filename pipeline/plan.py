@@ -18,7 +18,7 @@ from clip2video_pipe.manifests.schemas import ITEM_COLUMNS, OK
 from clip2video_pipe.manifests.shards import remove_shard
 from clip2video_pipe.manifests.store import Store, StoreError
 from clip2video_pipe.models.precision import best_precision
-from clip2video_pipe.models.sources import find_clip, tensor_files
+from clip2video_pipe.models.sources import find_checkpoint, find_clip, tensor_files
 from clip2video_pipe.pipeline.datasets import read_listing
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.settings import Config
@@ -275,7 +275,7 @@ def make_plan(
     fingerprints = Fingerprints(store)
     try:
         listing = read_listing(config, store, fingerprints, remember=remember)
-        model = _model(config, fingerprints)
+        model = model_spec(config, fingerprints)
     finally:
         if remember:
             fingerprints.save()  # a large corpus takes long to read: what was read stays known if the rest fails
@@ -358,13 +358,14 @@ def _listed(store: Store, name: str, table: pa.Table, params: dict[str, Any]) ->
     return Step(store, identity, table["item"].to_pylist())
 
 
-def _model(config: Config, fingerprints: Fingerprints) -> ModelSpec:
+def model_spec(config: Config, fingerprints: Fingerprints) -> ModelSpec:
+    """The model that a config names, its files by their contents. Raises WeightsError or RequestError."""
     model = config.model
     weights: dict[str, Path] = {}
     if model.clip is not None:
         weights["clip"] = find_clip(model.clip).absolute()
     if model.checkpoint is not None:
-        weights["checkpoint"] = Path(model.checkpoint).absolute()
+        weights["checkpoint"] = find_checkpoint(model.checkpoint).absolute()
     if model.seed is not None:
         said: dict[str, Any] = {"untrained": model.seed, "preset": model.preset}
     else:

@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +38,7 @@ LISTING_ROWS = 65536  # of a shard of a listing
 TAKEN = 5  # times that other runs may take away the same file
 
 Compute = Callable[[Schedule, Store], None]
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,20 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
     Items that failed with a class of `retry` are tried again, once. What the store turns out to have in a damaged
     state is dropped and made anew.
     """
+    return _carry_out(config, reporter, retry, _run)
+
+
+def decode(config: Config, reporter: Reporter) -> Plan:
+    """Make the frames of a config's videos, and nothing that comes after them; raises what `run` does.
+
+    In the plan that it gives they are all there, or have failed.
+    """
+    return _carry_out(config, reporter, (), _decode)
+
+
+def _carry_out(
+    config: Config, reporter: Reporter, retry: Collection[str], compute_all: Callable[["Going"], Done]
+) -> Done:
     plan = make_plan(config, remember=True, retry=retry)
     again = {step.name for step in plan.steps if step.missing}
     for note in (*plan.listing.notes, *plan.warnings, *left_behind(plan.store, config.name, again)):
@@ -94,7 +109,7 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
         while True:
             try:
                 with workers(config.run.engine, config.run.address, config.run.ship_code) as compute:
-                    return _run(plan, compute, log, listen, sharing, run_parts)
+                    return compute_all(Going(plan, compute, log, listen, sharing, run_parts))
             except Damaged as found:
                 lost[str(found)] += 1
                 if lost[str(found)] > (1 if found.seen else TAKEN):
@@ -106,10 +121,35 @@ def run(config: Config, reporter: Reporter, retry: Collection[str] = ()) -> Resu
             plan = make_plan(config, remember=True, retry=retry, tried=tried)
 
 
-def _run(
-    plan: Plan, compute: Compute, log: EventLog, listen: Listener, sharing: Sharing, run_parts: Sequence[str]
-) -> Result:
-    config, store = plan.config, plan.store
+@dataclass(frozen=True)
+class Going:
+    """A run that has begun: what is to be done, who does it, and who is told."""
+
+    plan: Plan
+    compute: Compute
+    log: EventLog
+    listen: Listener
+    sharing: Sharing
+    parts: Sequence[str]  # its folder
+
+    def schedule(self, jobs: Sequence[Job]) -> None:
+        """Carry these jobs out."""
+        work = _schedule(self.plan.config, self.plan.store, jobs, self.listen, self.sharing)
+        self.compute(work, self.plan.store)
+
+
+def _decode(going: Going) -> Plan:
+    plan = going.plan
+    going.listen("planned", stage="", items=0, stages=planned([plan.frames]))
+    _clear(plan.frames, going.listen)
+    going.schedule([job for job in _embedding_jobs(plan) if job.stage is plan.frames.stage])
+    plan.frames.commit()
+    return plan
+
+
+def _run(going: Going) -> Result:
+    plan, log, listen = going.plan, going.log, going.listen
+    store, run_parts = plan.store, going.parts
     listen("planned", stage="", items=0, stages=planned(plan.steps))
     _commit_listing(plan.videos, plan.listing.videos, listen)
     if plan.captions:
@@ -118,7 +158,7 @@ def _run(
         _commit_listing(plan.query_bank, plan.bank, listen)
     for step in plan.steps:
         _clear(step, listen)
-    compute(_schedule(config, store, _embedding_jobs(plan), listen, sharing), store)
+    going.schedule(_embedding_jobs(plan))
     for step in plan.steps:
         if step.kept:
             step.commit()
@@ -126,7 +166,7 @@ def _run(
     listen("planned", stage="", items=0, stages=planned(scoring))
     for step in scoring:  # one after the other: each holds all vectors
         _clear(step, listen)
-        compute(_schedule(config, store, _scoring_jobs(plan, step), listen, sharing), store)
+        going.schedule(_scoring_jobs(plan, step))
         step.commit()
     results = measure(plan, scoring)
     events = log.events()
@@ -146,7 +186,7 @@ def _run(
     }
     results.write(store, run_parts)
     store.write_json(said, *run_parts, "run.json")
-    return Result(config, said)
+    return Result(plan.config, said)
 
 
 def _clear(step: Step, listen: Listener) -> None:

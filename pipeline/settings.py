@@ -1,7 +1,7 @@
 """The settings that a config file may say: typed, with their defaults, frozen."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,7 +18,7 @@ LEAST_MEMORY = 16 << 20
 LEAST_DECODER = 256 << 20  # what the libraries take, and room for a video
 
 
-def _bytes(value: int | str) -> int:
+def size_in_bytes(value: int | str) -> int:
     """A number of bytes, from `2GB`, `512 MiB` or a number."""
     said = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", str(value))
     if not said or said[2].upper() not in SIZES or said[1].count(".") > 1:
@@ -31,7 +31,8 @@ def _bytes(value: int | str) -> int:
     return found
 
 
-def _several(value: Any) -> Any:
+def one_or_several(value: Any) -> Any:
+    """A list, also where one thing was said."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -40,7 +41,7 @@ class Settings(BaseModel):
 
 
 # One or several, each may be a glob.
-Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, strict=False)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(one_or_several), Field(min_length=1, strict=False)]
 
 
 class Segments(Settings):
@@ -137,9 +138,9 @@ class ScoreSettings(Settings):
 
     top_k: int = Field(default=10, ge=0)  # best matches kept of each query
     save_matrix: bool = True
-    memory: Annotated[int, BeforeValidator(_bytes)] = 2 * 10**9  # bytes; what a worker that scores may hold
+    memory: Annotated[int, BeforeValidator(size_in_bytes)] = 2 * 10**9  # bytes; what a worker that scores may hold
     ties: Ties = "expected"
-    post: Annotated[tuple[PostMethod, ...], BeforeValidator(_several)] = Field(
+    post: Annotated[tuple[PostMethod, ...], BeforeValidator(one_or_several)] = Field(
         default=(), strict=False
     )  # extra result rows: scores that use all queries
     query_bank: str | None = None  # for qb-norm: a file with a training caption a line; else the dataset's own
@@ -154,10 +155,14 @@ class RunSettings(Settings):
     keep_frames: bool = True  # or delete them as soon as they are embedded
     compute_timeout: float = Field(default=3600, gt=0, le=10**6)  # seconds for a batch of rows, not counting decoding
     decode_timeout: float = Field(default=600, gt=0, le=10**6)  # seconds for a video, or a segment of one
-    decode_memory: Annotated[int, BeforeValidator(_bytes), Field(ge=LEAST_DECODER)] = 4 * 10**9  # bytes, of a worker
+    decode_memory: Annotated[int, BeforeValidator(size_in_bytes), Field(ge=LEAST_DECODER)] = (
+        4 * 10**9
+    )  # bytes, of a worker
 
 
 class Config(Settings):
+    trains: ClassVar[bool] = False  # whether the model is made, and not only used
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     dataset: Annotated[TableDataset | FolderDataset | ProtocolDataset, Field(discriminator="kind")]
     model: ModelSettings

@@ -12,7 +12,7 @@ from clip2video_pipe.manifests.shards import Outcome, outcome_table, outcomes_of
 from clip2video_pipe.stages.base import unkeyed
 from clip2video_pipe.stages.batches import Batches
 from clip2video_pipe.stages.embedding import Embedding, embedding_columns, joined, scatter
-from clip2video_pipe.stages.jpeg import decompress
+from clip2video_pipe.stages.pictures import pixels_of
 
 if TYPE_CHECKING:
     from clip2video_pipe.models.upload import Uploaded
@@ -59,20 +59,8 @@ class VideoEmbeddings(Embedding):
         self._batches = Batches(self.chunk)
 
     def load(self, table: pa.Table) -> Loaded:
-        frames = table["pictures"].combine_chunks().drop_null()
-        size = self.model.size.image_size
-        flat = frames.flatten()
-        pixels = np.empty((len(flat), size, size, 3), np.uint8)
-        if not pa.types.is_fixed_size_binary(flat.type):
-            for number, data in enumerate(flat.to_pylist()):
-                pixels[number] = decompress(data)
-        elif len(flat):
-            buffer = flat.buffers()[1]
-            first = flat.offset * pixels[0].size
-            pixels.reshape(-1)[:] = np.frombuffer(buffer, np.uint8, pixels.size, first)
-        return Loaded(
-            table["item"].to_pylist(), outcomes_of(table), frames.value_lengths().to_pylist(), self._upload(pixels)
-        )
+        pixels, counts = pixels_of(table["pictures"].combine_chunks().drop_null(), self.model.size.image_size)
+        return Loaded(table["item"].to_pylist(), outcomes_of(table), counts, self._upload(pixels))
 
     def process(self, loaded: Loaded) -> pa.Table:
         point("embed")

@@ -1,0 +1,261 @@
+"""What each worker of a training does, from its first step, or the one that it was stopped at, to the last."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.models.clip2video import Clip2Video
+from clip2video_pipe.models.starting import starting_model
+from clip2video_pipe.models.text import Tokenizer
+from clip2video_pipe.pipeline.training import checkpoints
+from clip2video_pipe.pipeline.training.data import Epochs, Positions, Reader, Sample, ahead, jittered, share
+from clip2video_pipe.pipeline.training.recipe import bound_scale, freeze, make_optimizer, schedule
+from clip2video_pipe.pipeline.training.settings import TrainConfig
+from clip2video_pipe.pipeline.training.step import Objective, Part, Towers, go_back
+from clip2video_pipe.pipeline.training.validation import validate
+from clip2video_pipe.stages.model import ModelSpec
+
+Tell = Callable[..., None]  # called as tell(event name, ...), by the first worker
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EMBED_AT_ONCE = 256  # pictures, where the image tower does not learn and its vectors are computed once
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a worker has to know. Small but for `samples`: it is sent to workers."""
+
+    config: TrainConfig
+    model: ModelSpec
+    samples: Sequence[Sample]
+    stage: str  # that made the pictures
+    key: str
+    rows: dict[str, int]  # of each shard
+    window: int  # shards that are read at a time
+    out: Path
+    identity: str  # of config, data and start: what a checkpoint has to be of
+    data: str  # digest of the pairs
+
+
+@dataclass
+class Worker:
+    """One of the processes that train; `rank` counts from 0."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+
+def work(training: Training, worker: Worker, tell: Tell) -> None:
+    """Train to the end. The first worker writes what is made, and validates."""
+    settings = training.config.train
+    torch.use_deterministic_algorithms(worker.device.type == "cpu")
+    random.seed(settings.seed)
+    torch.manual_seed(settings.seed)
+    spec = training.model
+    model = starting_model(spec.size, spec.variant, clip=spec.clip, checkpoint=spec.checkpoint, seed=settings.seed).to(
+        worker.device
+    )
+    freeze(model, settings.freeze)
+    model.recompute(settings.recompute)
+    Run(training, worker, tell, model).to_the_end()
+
+
+class Run:
+    """A worker's model, its optimizer, and where they are."""
+
+    def __init__(self, training: Training, worker: Worker, tell: Tell, model: Clip2Video) -> None:
+        settings = training.config.train
+        self.training, self.worker, self.tell, self.model, self.settings = training, worker, tell, model, settings
+        self.epochs = Epochs(training.samples, settings.batch, worker.count, settings.seed, training.window)
+        self.frames = training.config.sampling.max_frames
+        self.reader = Reader(
+            Store(training.config.store),
+            training.stage,
+            training.key,
+            training.rows,
+            training.model.size.image_size,
+            training.window,
+        )
+        self.tokenizer = Tokenizer(training.model.size.vocab_size)
+        self.optimizer = make_optimizer(model, settings.lr, settings.clip_lr, settings.weight_decay)
+        self.schedule = schedule(self.optimizer, settings.epochs * len(self.epochs), settings.warm_up)
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=settings.precision == "float16")
+        self.objective = Objective(
+            training.config.model.center_weight, training.model.size.embed_dim, settings.negatives == "global"
+        )
+        towers = Towers(model, self.frames)
+        self.towers: Towers | DistributedDataParallel = towers
+        if worker.count > 1:
+            on = [worker.device.index] if worker.device.type == "cuda" else None
+            # With one frame a video there are no differences, so that what makes tokens of them does not learn.
+            self.towers = DistributedDataParallel(towers, device_ids=on, find_unused_parameters=self.frames == 1)
+        self.epoch, self.batch = 0, 0  # the next one
+        self.best: dict[str, Any] | None = None
+        self.history: list[dict[str, Any]] = []
+        self.saved = time.monotonic()
+        self.vectors: dict[int, np.ndarray] = {}  # of samples, where the image tower does not learn
+
+    def to_the_end(self) -> None:
+        self._go_on()
+        while self.epoch < self.settings.epochs:
+            began = time.monotonic()
+            losses = []
+            batches = self.epochs.batches(self.epoch)
+            captions = self.epochs.captions(self.epoch)
+            for parts, sizes in ahead(self._parts(batches[self.batch :], captions)):
+                losses.append(self._step(parts, sizes))
+                self.batch += 1
+                self._said(losses[-1], len(batches))
+                if time.monotonic() - self.saved > self.settings.save_every and self.batch < len(batches):
+                    self._save()
+            self.batch = 0
+            self.epoch += 1
+            self._ended(losses, time.monotonic() - began)
+        self.tell("trained", best=self.best)
+
+    def _parts(self, batches: Sequence[Positions], captions: Positions) -> Iterator[tuple[list[Part], list[int]]]:
+        """This worker's pairs of each batch, in parts that fit, and how many pairs each worker has."""
+        for batch in batches:
+            mine, sizes = share(batch, self.worker.rank, self.worker.count)
+            at_once = self.settings.micro_batch or len(mine)
+            yield [self._part(mine[start : start + at_once], captions) for start in range(0, len(mine), at_once)], sizes
+
+    def _part(self, positions: Positions, captions: Positions) -> Part:
+        samples = [(int(n), self.training.samples[n]) for n in positions]
+        texts = [sample.captions[captions[n]] for n, sample in samples]
+        ids, mask = self.tokenizer.batch(texts, self.training.config.model.max_words)
+        if "image" in self.settings.freeze and self.settings.jitter == 1:
+            pictures, counts = self._frozen(samples)
+        else:
+            clips = [
+                jittered(self.reader.pictures(sample), self.frames, self.epochs.jitter(self.epoch, n))
+                for n, sample in samples
+            ]
+            pictures, counts = torch.from_numpy(np.concatenate(clips)), [len(clip) for clip in clips]
+        on = self.worker.device
+        return Part(pictures.to(on), counts, torch.from_numpy(ids).to(on), torch.from_numpy(mask).to(on))
+
+    def _frozen(self, samples: Sequence[tuple[int, Sample]]) -> tuple[torch.Tensor, list[int]]:
+        """float [n, L, D]: CLIP's vectors of the samples' frames, computed when they are first asked for."""
+        tower = self.model.clip.visual
+        counts, rows = [], []
+        with torch.no_grad():
+            for n, sample in samples:
+                if n not in self.vectors:
+                    pictures = torch.from_numpy(self.reader.pictures(sample)).to(self.worker.device)
+                    self.vectors[n] = tower.embed(pictures).float().cpu().numpy()
+                counts.append(len(self.vectors[n]))
+            zero = tower.zero_picture().float().cpu().numpy() if min(counts) < self.frames else None
+        for n, _ in samples:
+            found = self.vectors[n]
+            if len(found) < self.frames:
+                assert zero is not None
+                found = np.concatenate([found, np.repeat(zero[None], self.frames - len(found), axis=0)])
+            rows.append(found)
+        return torch.from_numpy(np.stack(rows)), counts
+
+    def _step(self, parts: Sequence[Part], sizes: Sequence[int]) -> float:
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        dtype = DTYPES[self.settings.precision]
+        with torch.autocast(self.worker.device.type, dtype, enabled=dtype != torch.float32):
+            loss = go_back(self.towers, parts, self.objective, sizes, self.scaler)
+        self.scaler.unscale_(self.optimizer)
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(learning, self.settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        bound_scale(self.model)
+        return loss
+
+    def _said(self, loss: float, batches: int) -> None:
+        rates = {f"lr{n}": group["lr"] for n, group in enumerate(self.optimizer.param_groups)}
+        at = {"epoch": self.epoch, "batch": self.batch, "batches": batches}
+        self.tell("step", **at, loss=round(loss, 6), scale=round(self.model.scale, 4), **rates)
+        if not np.isfinite(loss):
+            raise ArithmeticError(
+                f"the loss is {loss} in epoch {self.epoch}, batch {self.batch}: a lower train.lr, or train.precision: "
+                "float32, may help; the last checkpoint is from before"
+            )
+
+    def _ended(self, losses: Sequence[float], seconds: float) -> None:
+        """An epoch: its model is written and measured, if it is its turn, and the best is kept."""
+        last = self.epoch == self.settings.epochs
+        if self.epoch % self.settings.validate_every and not last:
+            self._save()
+            return
+        if self.worker.rank == 0:
+            out, epoch = self.training.out, self.epoch - 1
+            state = self.model.state_dict()
+            checkpoints.save_model(out / checkpoints.epoch_file(epoch), state)
+            began = time.monotonic()
+            metrics = validate(self.training, out / checkpoints.epoch_file(epoch))
+            said = {
+                "epoch": epoch,
+                "loss": float(np.mean(losses)) if losses else None,
+                "seconds": round(seconds, 1),
+                "validation_seconds": round(time.monotonic() - began, 1),
+                **metrics,
+            }
+            self.history.append(said)
+            if self.best is None or _rsum(said) > _rsum(self.best):
+                self.best = said
+                model = json.dumps(self.training.config.model.model_dump())
+                checkpoints.save_model(out / checkpoints.BEST, state, {"epoch": str(epoch), "model": model})
+            self._save()
+            self.tell("epoch", **said, best=self.best["epoch"])
+        if self.worker.count > 1:
+            dist.barrier()
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        if self.worker.rank:
+            return
+        state = {
+            "identity": self.training.identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "best": self.best,
+            "history": self.history,
+            "random": torch.get_rng_state(),
+        }
+        checkpoints.save_checkpoint(self.training.out, state)
+
+    def _go_on(self) -> None:
+        state = checkpoints.load_checkpoint(self.training.out, self.training.identity)
+        if self.worker.count > 1:
+            found: list[Any] = [None] * self.worker.count
+            dist.all_gather_object(found, state and (state["epoch"], state["batch"]))
+            if len(set(found)) > 1:
+                raise ValueError(f"train.out: {str(self.training.out)!r} is not the same folder on all machines")
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.best, self.history = state["best"], state["history"]
+        self.tell("resumed", epoch=self.epoch, batch=self.batch)
+
+
+def _rsum(said: dict[str, Any]) -> float:
+    """What makes an epoch the best: R@1 + R@5 + R@10 of both directions."""
+    return sum(float(said[direction]["rsum"]) for direction in ("text_to_video", "video_to_text"))

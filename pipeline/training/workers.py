@@ -1,0 +1,78 @@
+"""Where a training runs: in this process, or in workers that Ray Train starts."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.training.loop import Training, Worker, work
+from clip2video_pipe.pipeline.training.telling import Following, Lines, Record
+
+FAILURES = 3  # workers that may die: then all begin again, from the last checkpoint
+
+
+def train_here(training: Training, say: Callable[[str], object]) -> None:
+    """Train in this process, on its GPU where there is one. Raises RequestError for more workers than one."""
+    settings = training.config.train
+    if settings.workers > 1:
+        raise RequestError(f"train.workers: is {settings.workers}, but the inline engine has one; use run.engine: ray")
+    on_gpu = torch.cuda.is_available() and training.config.embed.device != "cpu"
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    with Record(training.out, Lines(settings.epochs, say)) as tell:
+        work(training, Worker(0, 1, torch.device("cuda" if on_gpu else "cpu")), tell)
+
+
+def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
+    """Train in `train.workers` processes of a Ray cluster, that of `run.address` or one of our own.
+
+    `train.out` has to be a folder that all of them see. Raises EngineError.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    settings, address = training.config.train, training.config.run.address
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    started = not ray.is_initialized()
+    if started:
+        dashboard = False if address == "local" else None
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
+    try:
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        on_gpus = training.config.embed.device != "cpu" and there.get("GPU", 0) >= settings.workers
+        trainer = TorchTrainer(
+            _work_on_ray,
+            train_loop_config={"training": training, "on_gpus": on_gpus},
+            scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=on_gpus),
+            torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
+            run_config=RunConfig(
+                name="ray", storage_path=str(training.out.absolute()), failure_config=FailureConfig(FAILURES)
+            ),
+        )
+        with Following(training.out, Lines(settings.epochs, say)):
+            trainer.fit()
+    except ray.exceptions.RayError as error:
+        raise EngineError(f"training: {str(error).splitlines()[0]}; the last checkpoint is kept") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _work_on_ray(said: dict[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    training: Training = said["training"]
+    context = ray.train.get_context()
+    if not said["on_gpus"]:
+        here = max(1, context.get_local_world_size())
+        torch.set_num_threads(training.config.train.threads or max(1, (os.cpu_count() or 1) // here))
+    worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    if worker.rank:
+        work(training, worker, lambda event, **said: None)
+        return
+    with Record(training.out) as tell:
+        work(training, worker, tell)

@@ -1,0 +1,182 @@
+"""Training as a user starts it: what it makes, that it goes on where it was killed, and how it says what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.stages.datasets.shapes import write_clips
+
+COMMAND = [sys.executable, "-m", "clip2video_pipe.pipeline.cli"]
+CONFIG = """\
+name: small
+dataset: {{kind: table, path: "{table}", root: "{clips}"}}
+model: {{preset: tiny}}
+sampling: {{max_frames: 3}}
+run: {{engine: inline, shard_items: 4}}
+train:
+  {{epochs: 2, batch: 4, lr: 0.001, clip_lr: 0.001, freeze: [], held_out: 0.25, save_every: 0, threads: 1,
+    out: "{out}"}}
+store: "{store}"
+"""
+
+
+@pytest.fixture(scope="module")
+def training_clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("to train on")
+    write_clips(folder, 12, 0, seconds=0.5, size=(64, 48), fps=10)
+    return folder
+
+
+class Project:
+    def __init__(self, folder, clips):
+        self.folder, self.clips = folder, clips
+        folder.mkdir(exist_ok=True)
+        self.out, self.config = folder / "what is made", folder / "train.yaml"
+        self.table = clips / "clips.jsonl"
+        self.write()
+
+    def write(self):
+        said = {"table": self.table, "clips": self.clips, "out": self.out, "store": self.folder / "store"}
+        self.config.write_text(CONFIG.format(**said))
+
+    def train(self, *words):
+        return main(["train", str(self.config), *words])
+
+    def events(self):
+        return [json.loads(line) for line in (self.out / "events.jsonl").read_text().splitlines()]
+
+    def weights(self, name="model.safetensors"):
+        path = self.out / name
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def training(tmp_path, training_clips):
+    return Project(tmp_path / "a training", training_clips)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, training_clips):
+    project = Project(tmp_path_factory.mktemp("undisturbed") / "it", training_clips)
+    assert project.train() == 0
+    return project
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_makes_what_run_takes_and_run_gives_the_figures_that_it_printed(trained, capsys):
+    card = json.loads((trained.out / "card.json").read_text())
+    epochs = [event for event in trained.events() if event["event"] == "epoch"]
+    assert [event["epoch"] for event in epochs] == [0, 1] == [said["epoch"] for said in card["epochs"]]
+    assert card["data"] == {"digest": card["data"]["digest"], "videos": 9, "gaps": {}}
+    assert any((trained.out / "tensorboard").iterdir())
+    config = yaml.safe_load(trained.config.read_text())
+    del config["train"]
+    config["dataset"] = {"kind": "table", "path": str(trained.out / "held-out.jsonl")}
+    for name, epoch in (("pytorch_model.bin.0", 0), ("model.safetensors", card["best"]["epoch"])):
+        config["model"]["checkpoint"] = str(trained.out / name)
+        again = trained.folder / f"{name}.yaml"
+        again.write_text(yaml.safe_dump(config))
+        capsys.readouterr()
+        assert main(["run", str(again), "--json"]) == 0
+        metrics = json.loads(capsys.readouterr().out)["metrics"]
+        for direction in ("text_to_video", "video_to_text"):
+            assert {k: metrics[direction][k] for k in epochs[epoch][direction]} == epochs[epoch][direction]
+    assert same(trained.weights(), trained.weights(f"pytorch_model.bin.{card['best']['epoch']}"))
+    assert not same(trained.weights("pytorch_model.bin.0"), trained.weights("pytorch_model.bin.1"))
+
+
+def test_what_is_held_out_is_not_trained_on(trained):
+    held = [json.loads(line)["video"] for line in (trained.out / "held-out.jsonl").read_text().splitlines()]
+    assert len(held) == 3
+    assert json.loads((trained.out / "card.json").read_text())["data"]["videos"] == 12 - 3
+
+
+@pytest.mark.parametrize("steps", [2, 4])  # the one before is in a checkpoint
+def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, trained, steps):
+    with subprocess.Popen([*COMMAND, "train", str(training.config)], stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        log = training.out / "events.jsonl"
+        while not (log.exists() and log.read_text().count('"step"') >= steps):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (training.out / "pytorch_model.bin.1").exists(), "it was killed in the middle"
+    done = subprocess.run([*COMMAND, "train", str(training.config)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert any(event["event"] == "resumed" for event in training.events())
+    for name in ("pytorch_model.bin.0", "pytorch_model.bin.1"):
+        assert same(training.weights(name), trained.weights(name))
+
+
+def test_what_has_ended_is_not_done_again(trained, capsys):
+    before = (trained.out / "model.safetensors").stat().st_mtime_ns
+    assert trained.train() == 0
+    assert (trained.out / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_batches_in_parts_end_with_about_the_same_weights(training, trained):
+    assert training.train("--set", "train.micro_batch=1") == 0
+    found, expected = training.weights("pytorch_model.bin.0"), trained.weights("pytorch_model.bin.0")
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-3
+
+
+def test_two_workers_on_ray_learn_as_one_does(training, training_clips, ray_session, tmp_path, capsys):
+    words = ["--set", "train.batch=3", "--set", "train.epochs=1"]  # no rest that is batched otherwise
+    alone = Project(tmp_path / "alone", training_clips)
+    assert alone.train(*words) == 0
+    capsys.readouterr()
+    words += ["--set", "run.engine=ray", "--set", "train.workers=2", "--set", "embed.device=cpu"]
+    assert training.train(*words) == 0
+    assert "epoch 1/1" in capsys.readouterr().err
+    losses = [[e["loss"] for e in project.events() if e["event"] == "step"] for project in (training, alone)]
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_a_video_that_does_not_decode_is_a_gap(training):
+    broken = training.folder / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    training.table = training.folder / "rows.jsonl"
+    rows = (training.clips / "clips.jsonl").read_text() + json.dumps({"video": str(broken), "caption": "nothing"})
+    training.table.write_text(rows + "\n")
+    training.write()
+    assert training.train("--set", "train.epochs=1", "--set", "run.max_failure_rate=0.2") == 0
+    card = json.loads((training.out / "card.json").read_text())
+    assert sum(card["data"]["gaps"].values()) == 1
+    assert training.train("--set", "train.epochs=1", "--set", "run.max_failure_rate=0") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "validation={kind: table, path: '{table}', root: '{clips}'}"], "validation"),
+        (["--set", "train.batchs=3"], "did you mean 'batch'"),
+        (["--set", "train.workers=2"], "inline engine"),
+        (["--set", "train.freeze=[images]"], "train.freeze"),
+        (["--set", "train.epochs=0"], "train.epochs"),
+    ],
+)
+def test_what_cannot_be_is_one_line(training, capsys, words, said):
+    words = [word.replace("{table}", str(training.table)).replace("{clips}", str(training.clips)) for word in words]
+    assert training.train(*words) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert said in message and "Traceback" not in message
+
+
+def test_an_empty_dataset_is_one_line(training, capsys):
+    training.table = training.folder / "none.jsonl"
+    training.table.write_text(json.dumps({"video": "nowhere.mp4", "caption": "gone"}) + "\n")
+    training.write()
+    assert training.train() in (2, 3)
+    assert "videos" in capsys.readouterr().err.splitlines()[-1]
