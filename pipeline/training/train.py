@@ -56,7 +56,7 @@ def train(config: TrainConfig, reporter: Reporter) -> Trained:
 
     _check(config)
     out = Path(config.train.out or f"trained/{config.name}").absolute()
-    plan = decode(_frames_config(config), reporter)
+    plan = decode(_frames_config(config, config.train.jitter), reporter)
     samples, gaps = _samples(plan)
     _check_gaps(gaps, plan)
     if config.validation is None:
@@ -64,6 +64,9 @@ def train(config: TrainConfig, reporter: Reporter) -> Trained:
         out.mkdir(parents=True, exist_ok=True)
         _write_table(out / HELD_OUT, plan, held)
         config = config.model_copy(update={"validation": TableDataset(kind="table", path=(str(out / HELD_OUT),))})
+    assert config.validation is not None
+    # Here, on all of the cluster: the first worker validates, while the others wait for it.
+    decode(_frames_config(config.model_copy(update={"dataset": config.validation}), 1), reporter)
     training = _training(config, plan, samples, out)
     (train_here if config.run.engine == "inline" else train_on_ray)(training, reporter.say)
     return _finish(training, plan, gaps)
@@ -83,10 +86,10 @@ def _check(config: TrainConfig) -> None:
         raise RequestError("validation: is the training dataset itself; leave it out, and a share of it is held out")
 
 
-def _frames_config(config: TrainConfig) -> Config:
+def _frames_config(config: TrainConfig, jitter: int) -> Config:
     """What to decode: with jitter, more pictures of each video than a step looks at."""
     said = config.model_dump(exclude={"train", "validation"})
-    said["sampling"]["max_frames"] *= config.train.jitter
+    said["sampling"]["max_frames"] *= jitter
     said["model"] |= {"clip": None, "checkpoint": None, "seed": 0}  # decoding asks for no weights
     said["score"]["post"] = ()
     said["run"]["keep_frames"] = True

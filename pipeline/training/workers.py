@@ -11,6 +11,7 @@ from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.training.loop import Training, Worker, work
 from clip2video_pipe.pipeline.training.telling import Following, Lines, Record
 
+PATIENCE = 7200  # seconds that workers wait for one another: the first one validates meanwhile
 FAILURES = 3  # workers that may die: then all begin again, from the last checkpoint
 
 
@@ -47,7 +48,7 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
             _work_on_ray,
             train_loop_config={"training": training, "on_gpus": on_gpus},
             scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=on_gpus),
-            torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
+            torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo", timeout_s=PATIENCE),
             run_config=RunConfig(
                 name="ray", storage_path=str(training.out.absolute()), failure_config=FailureConfig(FAILURES)
             ),

@@ -122,10 +122,10 @@ def test_weights_that_are_not_there_are_one_line(said_path, project, tmp_path):
 def test_inspect_says_what_to_write_for_clip(clip_file, capsys):
     code, out, _ = said(capsys, "weights", "inspect", str(clip_file))
     assert code == 0
-    assert "CLIP, OpenAI's names, safetensors" in out and "64 pixels, patches of 8, width 128, 3 layers" in out
+    assert "CLIP, OpenAI's names, safetensors" in out and "64 pixels, patches of 16, width 128, 3 layers" in out
     code, out, _ = said(capsys, "weights", "inspect", "--json", str(clip_file))
     found = json.loads(out)
-    assert found["kind"] == "clip" and found["preset"] == "tiny" and found["size"]["patch_size"] == 8
+    assert found["kind"] == "clip" and found["preset"] == "tiny" and found["size"]["patch_size"] == 16
     assert found["sha256"] == {str(clip_file): hashlib.sha256(clip_file.read_bytes()).hexdigest()}
     assert found["precision"] == {"float32": found["parameters"]}
     assert found["model"] == {"preset": "tiny", "clip": str(clip_file), "temporal": "mean", "alignment": "none"}
