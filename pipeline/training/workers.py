@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +30,18 @@ def train_here(training: Training, say: Callable[[str], object]) -> None:
 def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
     """Train in `train.workers` processes of a Ray cluster, that of `run.address` or one of our own.
 
-    `train.out` has to be a folder that all of them see. Raises EngineError.
+    `train.out` has to be a folder that all of them see. Raises RequestError or EngineError.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     settings, address = training.config.train, training.config.run.address
+    if " " in sys.executable:  # Ray starts workers of an environment of their own by an unquoted command
+        raise RequestError(
+            f"run.engine: Ray Train starts no workers of a Python whose path has a space, {sys.executable!r}; "
+            "use run.engine: inline, or install elsewhere"
+        )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     started = not ray.is_initialized()
     if started:

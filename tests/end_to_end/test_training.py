@@ -132,6 +132,7 @@ def test_batches_in_parts_end_with_about_the_same_weights(training, trained):
     assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-3
 
 
+@pytest.mark.skipif(" " in sys.executable, reason=f"Ray Train starts no workers of a Python at {sys.executable!r}")
 def test_two_workers_on_ray_learn_as_one_does(training, training_clips, ray_session, tmp_path, capsys):
     words = ["--set", "train.batch=3", "--set", "train.epochs=1"]  # no rest that is batched otherwise
     alone = Project(tmp_path / "alone", training_clips)
