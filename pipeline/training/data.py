@@ -48,9 +48,10 @@ class Epochs:
     window: int
 
     def __len__(self) -> int:
-        """Batches of an epoch: full ones and the rest, which joins the last where it has fewer videos than workers."""
+        """Batches of an epoch: full ones and the rest, which joins the last where it leaves a worker nothing to tell
+        apart: fewer than two videos each."""
         full, rest = divmod(len(self.samples), self.batch)
-        return max(1, full + (rest >= self.workers))
+        return max(1, full + (rest >= 2 * self.workers))
 
     def batches(self, epoch: int) -> list[Positions]:
         """Positions in `samples`."""

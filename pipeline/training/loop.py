@@ -28,7 +28,6 @@ from clip2video_pipe.stages.model import ModelSpec
 Tell = Callable[..., None]  # called as tell(event name, ...), by the first worker
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-EMBED_AT_ONCE = 256  # pictures, where the image tower does not learn and its vectors are computed once
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         dtype = DTYPES[self.settings.precision]
         with torch.autocast(self.worker.device.type, dtype, enabled=dtype != torch.float32):
-            loss = go_back(self.towers, parts, self.objective, sizes, self.scaler)
+            whole = max(sizes) <= (self.settings.micro_batch or max(sizes))
+            loss = go_back(self.towers, parts, self.objective, sizes, self.scaler, whole=whole)
         self.scaler.unscale_(self.optimizer)
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(learning, self.settings.clip_norm)

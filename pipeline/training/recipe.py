@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from clip2video_pipe.models.clip2video import Clip2Video
+from clip2video_pipe.pipeline.errors import RequestError
 
 BETAS = (0.9, 0.98)
 EPS = 1e-6
@@ -54,6 +55,8 @@ def make_optimizer(model: Clip2Video, lr: float, clip_lr: float, weight_decay: f
         {"params": group, "lr": clip_lr if of_clip else lr, "weight_decay": weight_decay if decays else 0.0}
         for (of_clip, decays), group in groups.items()
     ]
+    if not said:
+        raise RequestError("train.freeze: leaves nothing that learns; name fewer parts")
     return torch.optim.AdamW(said, betas=BETAS, eps=EPS)
 
 

@@ -6,7 +6,6 @@ from pydantic import BeforeValidator, Field
 
 from clip2video_pipe.pipeline.settings import (
     Config,
-    FolderDataset,
     ProtocolDataset,
     Settings,
     TableDataset,
@@ -45,5 +44,5 @@ class TrainSettings(Settings):
 class TrainConfig(Config):
     trains: ClassVar[bool] = True
 
-    validation: Annotated[TableDataset | FolderDataset | ProtocolDataset, Field(discriminator="kind")] | None = None
+    validation: Annotated[TableDataset | ProtocolDataset, Field(discriminator="kind")] | None = None
     train: TrainSettings = TrainSettings()

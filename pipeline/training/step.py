@@ -79,14 +79,18 @@ def go_back(
     objective: Objective,
     sizes: Sequence[int],
     scaler: torch.amp.GradScaler,
+    *,
+    whole: bool,
 ) -> float:
     """Add the batch's gradient to the parameters', and give the loss. `parts` are this worker's pairs.
 
+    `whole`: whether each worker has its pairs in one part; the same for all, or they would wait for one another.
+
     The loss needs all pairs at once, the towers do not (cached gradients: Gao et al. 2021, arXiv 2101.06983, sec. 3.2).
     First all vectors are computed, without a graph; then the loss and its gradient with respect to them; then each part
-    again, with its graph, and back from what it has of that gradient. A batch in one part goes the plain way.
+    again, with its graph, and back from what it has of that gradient. A batch that is whole goes the plain way.
     """
-    if len(parts) == 1:
+    if whole:
         videos, captions, scale = towers(parts[0])
         away, loss = objective(videos, captions, scale, sizes)
         scaler.scale(away).backward()  # type: ignore[no-untyped-call]

@@ -66,7 +66,14 @@ def train(config: TrainConfig, reporter: Reporter) -> Trained:
         config = config.model_copy(update={"validation": TableDataset(kind="table", path=(str(out / HELD_OUT),))})
     assert config.validation is not None
     # Here, on all of the cluster: the first worker validates, while the others wait for it.
-    decode(_frames_config(config.model_copy(update={"dataset": config.validation}), 1), reporter)
+    validation = decode(_frames_config(config.model_copy(update={"dataset": config.validation}), 1), reporter)
+    if not validation.texts:
+        raise RequestError("validation: has no captions, so that nothing can be measured; leave it out, or name others")
+    if min(config.train.batch, len(samples)) < config.train.workers:
+        raise RequestError(
+            f"train.workers: is {config.train.workers}, more than the videos of a batch: train.batch is "
+            f"{config.train.batch}, and there are {len(samples)} videos"
+        )
     training = _training(config, plan, samples, out)
     (train_here if config.run.engine == "inline" else train_on_ray)(training, reporter.say)
     return _finish(training, plan, gaps)

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
     `train.out` has to be a folder that all of them see. Raises RequestError or EngineError.
     """
     import ray
+    import ray.train
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -52,7 +54,7 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
         on_gpus = training.config.embed.device != "cpu" and there.get("GPU", 0) >= settings.workers
         trainer = TorchTrainer(
             _work_on_ray,
-            train_loop_config={"training": training, "on_gpus": on_gpus},
+            train_loop_config={"training": training, "on_gpus": on_gpus, "folder": str(Path.cwd())},
             scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=on_gpus),
             torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo", timeout_s=PATIENCE),
             run_config=RunConfig(
@@ -61,6 +63,10 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
         )
         with Following(training.out, Lines(settings.epochs, say)):
             trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        causes = [str(cause).strip() for cause in getattr(error, "worker_failures", {}).values()]
+        why = next((cause.splitlines()[-1] for cause in causes if cause), str(error).strip().splitlines()[-1])
+        raise EngineError(f"training: {why}; the last checkpoint is kept") from error
     except ray.exceptions.RayError as error:
         raise EngineError(f"training: {str(error).splitlines()[0]}; the last checkpoint is kept") from error
     finally:
@@ -72,6 +78,7 @@ def _work_on_ray(said: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    os.chdir(said["folder"])  # Ray Train starts workers in a folder of its own; paths of a config may be relative
     training: Training = said["training"]
     context = ray.train.get_context()
     if not said["on_gpus"]:

@@ -49,7 +49,8 @@ def gradient(towers, parts, sizes, everywhere=True):
     """Loss, and gradients by name, of a batch."""
     plain = towers.module if isinstance(towers, DistributedDataParallel) else towers
     objective = Objective(0.4, SIZE.embed_dim, everywhere)
-    loss = go_back(towers, parts, objective, sizes, torch.amp.GradScaler("cpu", enabled=False))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    loss = go_back(towers, parts, objective, sizes, scaler, whole=len(parts) == 1)
     return loss, {name: p.grad for name, p in plain.model.named_parameters() if p.grad is not None}
 
 

@@ -94,9 +94,10 @@ def scenes(count: int, seed: int) -> list[Told]:
 def split_scenes(train: int, val: int, test: int, seed: int) -> dict[str, list[Told]]:
     """Scenes to train, validate and test on, by these names; no more than asked for of each.
 
-    What is tested or validated shows shapes and colours in motions that the training clips do not put together, and
-    tests say it in words of another order. Clips of motions that can be reversed come in pairs that are alike in every
-    picture, but for their order. Raises ValueError where there are not as many different ones.
+    What is tested or validated shows shapes and colours in motions that the training clips do not put together (of two
+    shapes, the first one), and tests say it in words of another order. Clips of motions that can be reversed come in
+    pairs that are alike in every picture, but for their order. Raises ValueError where there are not as many different
+    ones.
     """
     looks = list(product(SHAPES, COLOURS))
     of_kind = {"test": -(-test // len(MOTIONS)), "val": -(-val // len(MOTIONS))}
