@@ -13,7 +13,7 @@ from clip2video_pipe.manifests.schemas import ITEM, ITEM_COLUMNS, MANIFEST_ITEMS
 from clip2video_pipe.manifests.shards import WELL, Outcome, Shard, outcome_table, outcomes_of
 from clip2video_pipe.manifests.store import Stamp
 
-SETTLE = 1 << 15  # items of this run that are kept one by one, at least, before they join the columns
+SETTLE = 1 << 15  # items of this run that are kept one by one, before they join the columns
 PREFIX = 8  # bytes of an item that it is looked up by
 
 Codes = npt.NDArray[np.int32]

@@ -52,6 +52,38 @@ def _check_reachable(address: str) -> None:
         raise RequestError(f"run.address: nobody answers at {address!r}: {error}") from error
 
 
+def connect(address: str, ship_code: bool) -> bool:
+    """Join the cluster at `address`, or start one for `local`; whether there was none that this process had joined.
+
+    Raises RequestError.
+    """
+    _check_reachable(address)
+    if ray.is_initialized():
+        return False
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if address == "local" else None,
+            runtime_env=runtime_env(ship_code),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address == "local":
+            raise
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"run.address: no Ray cluster at {address!r}: {reason}") from error
+    except BaseException:
+        ray.shutdown()  # stopped while it started: what has been started goes too
+        raise
+    gc.freeze()  # what Ray has brought stays to the end: no collection has to look at it again
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray puts in its own, which ends the process in a stack trace
+    return True
+
+
 class RayEngine:
     """Joins the Ray that this process has, or the cluster at `address`, or starts one of its own for the run."""
 
@@ -83,7 +115,7 @@ class RayEngine:
                 ray.shutdown()
 
     def run(self, schedule: Schedule, store: Store) -> None:
-        self._connect()
+        self._started = connect(self._address, self._ship_code) or self._started
         self._prepare(schedule)
         told = time.monotonic()
         while not schedule.done:
@@ -117,33 +149,6 @@ class RayEngine:
         if schedule.running:
             return f"nothing of {schedule.running} shards under way has ended for a minute; is the cluster full?"
         return "no worker has started yet; is the cluster full?"
-
-    def _connect(self) -> None:
-        _check_reachable(self._address)
-        if ray.is_initialized():
-            return
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        terminated = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False if self._address == "local" else None,
-                runtime_env=runtime_env(self._ship_code),
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            if self._address == "local":
-                raise
-            reason = str(error).splitlines()[0]
-            raise RequestError(f"run.address: no Ray cluster at {self._address!r}: {reason}") from error
-        except BaseException:
-            ray.shutdown()  # stopped while it started: what has been started goes too
-            raise
-        self._started = True
-        gc.freeze()  # what Ray has brought stays to the end: no collection has to look at it again
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminated)  # Ray puts in its own, which ends the process in a stack trace
 
     def _prepare(self, schedule: Schedule) -> None:
         """Make actors, where there is first work for them; those that are there get the schedule's stages.

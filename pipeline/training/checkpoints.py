@@ -1,13 +1,13 @@
 """What training keeps: complete checkpoints to go on from, and models for others to use, each whole or not there."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from clip2video_pipe.manifests.store import Store
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "model.safetensors"
@@ -19,8 +19,8 @@ def epoch_file(epoch: int) -> str:
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write all that going on needs."""
-    _replace(folder / CHECKPOINT, lambda path: torch.save(state, path))
+    """Write all that going on needs. Raises OSError."""
+    _save(folder / CHECKPOINT, state)
 
 
 def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return state if state.get("identity") == identity else None
 
 
@@ -36,21 +36,11 @@ def save_model(path: Path, weights: dict[str, Tensor], said: dict[str, str] | No
     """Write weights under the original's names, as a state dict or, by the name's ending, as safetensors."""
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     if path.suffix == ".safetensors":
-        _replace(path, lambda temporary: safetensors.torch.save_file(plain, temporary, said))
+        Store(str(path.parent)).write(safetensors.torch.save(plain, said), path.name)
     else:
-        _replace(path, lambda temporary: torch.save(plain, temporary))
+        _save(path, plain)
 
 
-def save_json(path: Path, value: Any) -> None:
-    _replace(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n"))
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _save(path: Path, state: dict[str, Any]) -> None:
+    with Store(str(path.parent)).writing(path.name) as sink:
+        torch.save(state, sink)

@@ -1,7 +1,6 @@
 """What each worker of a training does, from its first step, or the one that it was stopped at, to the last."""
 
 import json
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,6 @@ def work(training: Training, worker: Worker, tell: Tell) -> None:
     """Train to the end. The first worker writes what is made, and validates."""
     settings = training.config.train
     torch.use_deterministic_algorithms(worker.device.type == "cpu")
-    random.seed(settings.seed)
     torch.manual_seed(settings.seed)
     spec = training.model
     model = starting_model(spec.size, spec.variant, clip=spec.clip, checkpoint=spec.checkpoint, seed=settings.seed).to(

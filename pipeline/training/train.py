@@ -12,7 +12,8 @@ import numpy as np
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.schemas import OK
-from clip2video_pipe.manifests.shards import versions
+from clip2video_pipe.manifests.shards import versions, well
+from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.errors import RequestError, TooManyFailures
 from clip2video_pipe.pipeline.plan import Plan, model_spec
@@ -105,10 +106,7 @@ def _frames_config(config: TrainConfig, jitter: int) -> Config:
 
 def _samples(plan: Plan) -> tuple[list[Sample], dict[str, int]]:
     """The videos that can be learnt from, by content, and how many cannot, by class. Raises RequestError for none."""
-    captions: dict[str, dict[str, None]] = {}  # of each video id, in order, each once
-    for row in plan.listing.captions.select(["video_id", "text", "status"]).to_pylist():
-        if row["status"] == OK:
-            captions.setdefault(row["video_id"], {})[row["text"]] = None
+    captions = _captions(plan)
     found: dict[str, dict[str, None]] = {}
     gaps = Counter[str]()
     frames = plan.frames.places
@@ -121,12 +119,20 @@ def _samples(plan: Plan) -> tuple[list[Sample], dict[str, int]]:
         elif not said:
             gaps[NO_CAPTIONS] += 1
         else:
-            found.setdefault(row["video"], {}).update(said)
+            found.setdefault(row["video"], {}).update(dict.fromkeys(said))
     if len(found) < 2:
         why = ", ".join(f"{count} {name}" for name, count in sorted(gaps.items())) or "the dataset has no others"
         raise RequestError(f"dataset: {len(found)} videos with captions to train on, at least 2 are needed ({why})")
     samples = [Sample(item, frames[item].shard, frames[item].row, tuple(said)) for item, said in found.items()]
     return sorted(samples, key=lambda sample: sample.item), dict(gaps)
+
+
+def _captions(plan: Plan) -> dict[str, list[str]]:
+    """The cleaned captions of each video id that has any, in order."""
+    texts: dict[str, list[str]] = {}
+    for row in well(plan.listing.captions.select(["video_id", "text", "status"])).to_pylist():
+        texts.setdefault(row["video_id"], []).append(row["text"])
+    return texts
 
 
 def _check_gaps(gaps: Mapping[str, int], plan: Plan) -> None:
@@ -152,10 +158,7 @@ def _hold_out(samples: list[Sample], part: float, seed: int) -> tuple[list[Sampl
 def _write_table(path: Path, plan: Plan, items: set[str]) -> None:
     """The videos of these contents, with their captions, as a table that `run` reads."""
     listed = plan.listing
-    texts: dict[str, list[str]] = {}
-    for row in listed.captions.select(["video_id", "text", "status"]).to_pylist():
-        if row["status"] == OK:
-            texts.setdefault(row["video_id"], []).append(row["text"])
+    texts = _captions(plan)
     rows = []
     for row in listed.videos.select(["video_id", "video"]).to_pylist():
         if row["video"] in items and row["video_id"] in texts:
@@ -173,7 +176,7 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path)
     model = model_spec(config, Fingerprints(plan.store))
     places, size = plan.frames.places, model.size.image_size
     shards = {sample.shard: places.shards[sample.shard].rows for sample in samples}
-    picture = plan_frames(config) * size * size * 3
+    video = config.sampling.max_frames * config.train.jitter * size * size * 3  # bytes, at most
     data = keys.digest([[sample.item, list(sample.captions)] for sample in samples])
     counted = config.model_dump(mode="json", exclude=UNCOUNTED)
     return Training(
@@ -183,16 +186,11 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path)
         stage=plan.frames.name,
         key=plan.frames.identity.key,
         rows=shards,
-        window=window_of((rows * picture for rows in shards.values()), config.train.memory),
+        window=window_of((rows * video for rows in shards.values()), config.train.memory),
         out=out,
         identity=keys.digest({"config": public(counted), "data": data, "model": model.digest}),
         data=data,
     )
-
-
-def plan_frames(config: TrainConfig) -> int:
-    """Pictures that are kept of a video, at most."""
-    return config.sampling.max_frames * config.train.jitter
 
 
 def _finish(training: "Training", plan: Plan, gaps: dict[str, int]) -> Trained:
@@ -209,5 +207,5 @@ def _finish(training: "Training", plan: Plan, gaps: dict[str, int]) -> Trained:
         "versions": versions(),
         "files": {"best": checkpoints.BEST, "events": EVENTS},
     }
-    checkpoints.save_json(training.out / CARD, card)
+    Store(str(training.out)).write_json(card, CARD)
     return Trained(training.out, state["best"], card)

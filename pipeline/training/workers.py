@@ -1,6 +1,5 @@
 """Where a training runs: in this process, or in workers that Ray Train starts."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -38,17 +37,15 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    settings, address = training.config.train, training.config.run.address
+    from clip2video_pipe.pipeline.engines.ray_engine import connect
+
+    settings, run = training.config.train, training.config.run
     if " " in sys.executable:  # Ray starts workers of an environment of their own by an unquoted command
         raise RequestError(
             f"run.engine: Ray Train starts no workers of a Python whose path has a space, {sys.executable!r}; "
             "use run.engine: inline, or install elsewhere"
         )
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    started = not ray.is_initialized()
-    if started:
-        dashboard = False if address == "local" else None
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
+    started = connect(run.address, run.ship_code)
     try:
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         on_gpus = training.config.embed.device != "cpu" and there.get("GPU", 0) >= settings.workers
