@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score clean
+.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score results clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -52,3 +52,6 @@ bench-score: $(VENV)/installed
 
 demo-model: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo_model
+
+results: $(VENV)/installed
+	$(BIN)/python -m benchmarks.results

@@ -288,6 +288,7 @@ def make_plan(
             grid_fps=config.sampling.grid_fps,
             keep_every=config.sampling.keep_every,
             max_frames=config.sampling.max_frames,
+            candidates=config.sampling.candidates,
         ),
         size=size,
         decoder=config.sampling.decoder,
