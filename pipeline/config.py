@@ -108,7 +108,7 @@ class _Source:
     def override(self, text: str) -> None:
         dotted, equals, value = text.partition("=")
         if not equals or not all(dotted.split(".")):
-            raise RequestError(f"--set {text!r}: has to be key=value, such as sampling.max_frames=8")
+            raise RequestError(f"--set {shown(text)!r}: has to be key=value, such as sampling.max_frames=8")
         *folders, last = dotted.split(".")
         at = self.values
         for folder in folders:
@@ -116,11 +116,11 @@ class _Source:
                 at[folder] = {}
             at = at[folder]
             if not isinstance(at, dict):
-                raise RequestError(f"--set {text!r}: {folder!r} holds {at!r}, not settings")
+                raise RequestError(f"--set {dotted}: {folder!r} holds {public(at)!r}, not settings")
         try:
             at[last] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise RequestError(f"--set {text!r}: the value is not YAML") from error
+            raise RequestError(f"--set {dotted}: the value is not YAML") from error
         self._places[tuple(dotted.split("."))] = f"--set {dotted}"
 
     def place(self, key: Key) -> str:
@@ -145,14 +145,14 @@ def _explain(error: ValidationError, source: _Source, kind: type[Config]) -> str
         case "missing":
             text = f"{said}: is missing"
         case "model_type" | "model_attributes_type" | "dict_type":
-            text = f"{said}: is {problem['input']!r}; it has to hold settings"
+            text = f"{said}: is {public(problem['input'])!r}; it has to hold settings"
         case "union_tag_not_found":
             text = f"{said}.kind: is missing; one of {', '.join(map(repr, _kinds()))}"
         case "union_tag_invalid":
             context = problem["ctx"]
             text = f"{said}.kind: is {context['tag']!r}; one of {context['expected_tags']}"
         case _:
-            text = f"{said}: is {problem['input']!r}; {_lower(problem['msg'])}"
+            text = f"{said}: is {public(problem['input'])!r}; {_lower(problem['msg'])}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {text}{more}"
 

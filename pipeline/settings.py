@@ -177,6 +177,7 @@ class Config(Settings):
     store: str = Field(default="artifacts", min_length=1)
     run: RunSettings = RunSettings()
     expected: dict[Direction, dict[Figure, float]] = {}  # published figures, to print beside the run's own
+    report: bool = True  # whether a run writes report.html
     strict: bool = False  # whether a gap in the dataset is a failure of the run
 
     @property

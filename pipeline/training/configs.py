@@ -28,7 +28,7 @@ def scoring_config(config: TrainConfig, checkpoint: Path) -> Config:
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(exclude={"train", "validation"})
+    return config.model_dump(exclude={"train", "validation"}) | {"report": False}
 
 
 def _to_decode(config: TrainConfig) -> dict[str, Any]:

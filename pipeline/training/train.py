@@ -37,7 +37,7 @@ NO_CAPTIONS = "video-without-captions"
 # Settings that change no number of what is made, so that training goes on when they are changed.
 UNCOUNTED: dict[str, Any] = {
     "train": {"out", "threads", "memory", "save_every"},  # of memory, what follows from it counts: the window
-    **dict.fromkeys(("run", "store", "score"), True),
+    **dict.fromkeys(("run", "store", "score", "report"), True),
 }
 
 

@@ -36,6 +36,13 @@ def problem(load, text, *overrides):
     return message
 
 
+@pytest.mark.parametrize("override", ["run.shard_items={}", "dataset={}", "store.path={}", "{}"])
+def test_what_may_be_secret_is_not_in_a_message(load, override):
+    address = "https://me:hidden@host/folder"
+    text = GOOD.replace("name: demo", f"name: demo\nstore: {address}")
+    assert "hidden" not in problem(load, text, override.format(address))
+
+
 def test_defaults_and_overrides(load):
     config = load(GOOD, "sampling.max_frames=4", "run.shard_items=7", "embed={batch_frames: 32}")
     assert config.sampling.max_frames == 4
