@@ -20,7 +20,7 @@ from clip2video_pipe.pipeline.show import SHOWN, duration, number
 from clip2video_pipe.stages.frames import Frames
 
 NAME = "report.html"
-VERSION = 1  # raised when the page changes
+VERSION = 2  # raised when the page changes
 LOOKED_AT = 3  # earlier runs
 FAILURES = 50  # lines of failures that are listed
 

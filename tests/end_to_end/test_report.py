@@ -150,4 +150,4 @@ def test_the_command_writes_it_again(project, tmp_path, monkeypatch):
 
 def test_what_is_most_wrong_has_no_gap_at_top_k_zero(project):
     _, page = report(project, score="{top_k: 0, save_matrix: false}")
-    assert "score.save_matrix is false" in page.words and "1. score" in page.words
+    assert "score.save_matrix is false" in page.words and "1. with" in page.words
