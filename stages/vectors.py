@@ -1,7 +1,9 @@
 """Many vectors by position: in memory, or in a scratch file where that would take too much."""
 
+import itertools
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -91,8 +93,13 @@ def joined_width(manifest: Manifest) -> int:
 def first_row(manifest: Manifest) -> Iterator[pa.Table]:
     """The first row that is well."""
     first = well(manifest.items).slice(0, 1)
-    places = zip(first["shard"].to_pylist(), first["row"].to_pylist(), strict=True)
-    return read_rows(manifest.store, manifest.stage, manifest.key, places, chunk=1)
+    return _rows_at(manifest, first)
+
+
+def _rows_at(manifest: Manifest, places: pa.Table, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Rows of a manifest's stage at `places` (`shard` and `row`), BLOCK at a time."""
+    pairs = zip(places["shard"].to_pylist(), places["row"].to_pylist(), strict=True)
+    return read_rows(manifest.store, manifest.stage, manifest.key, pairs, columns=columns, chunk=BLOCK)
 
 
 def _matrices(table: pa.Table) -> list[Floats]:
@@ -123,12 +130,37 @@ def read_vectors(
     turns = turns[positions]
 
     def read(start: int) -> None:
-        part = places.take(pa.array(order[start : start + BLOCK]))
-        pairs = zip(part["shard"].to_pylist(), part["row"].to_pylist(), strict=True)
-        for table in read_rows(manifest.store, manifest.stage, manifest.key, pairs, chunk=BLOCK):
+        for table in _rows_at(manifest, places.take(pa.array(order[start : start + BLOCK]))):
             some = slice(*np.searchsorted(turns, [start, start + table.num_rows]))
             vectors.put(positions[some], join(table)[turns[some] - start])
 
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(read, range(0, len(order), BLOCK)))
     return vectors
+
+
+def vector_blocks(manifest: Manifest, places: pa.Table, ahead: int) -> Iterator[tuple[slice, Floats]]:
+    """Joined vectors [n, width], unweighted, of rows of video_embeddings, with their positions in `places`.
+
+    `places` (`shard` and `row`) is best sorted by both. Up to `ahead` blocks of BLOCK rows are read before they are
+    asked for, the first of them at once. Raises Damaged.
+    """
+
+    def read(start: int) -> tuple[slice, Floats]:
+        [table] = _rows_at(manifest, places.slice(start, BLOCK), ["global", "aligned"])
+        return slice(start, start + len(table)), joined(table)
+
+    pool = ThreadPoolExecutor(READERS)
+    starts = iter(range(0, len(places), BLOCK))
+    waiting = deque(pool.submit(read, start) for start in itertools.islice(starts, max(1, ahead)))
+
+    def blocks() -> Iterator[tuple[slice, Floats]]:
+        try:
+            while waiting:
+                found = waiting.popleft().result()
+                waiting.extend(pool.submit(read, start) for start in itertools.islice(starts, 1))
+                yield found
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return blocks()
