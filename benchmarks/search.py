@@ -61,9 +61,7 @@ def fill(config: Path) -> None:
         _shard(step, outcome_table(step.stage.schema, items, [Outcome(OK)] * len(items), columns), step.stage.chunk)
     parts = (RUNS, loaded.name, "20300101T000000.000000Z")
     plan.store.write_json(public(loaded.model_dump()), *parts, "config.json")
-    stages = [
-        {"stage": s.name, "key": s.identity.key, "manifest": s.commit().hash} for s in (plan.videos, step)
-    ]
+    stages = [{"stage": s.name, "key": s.identity.key, "manifest": s.commit().hash} for s in (plan.videos, step)]
     plan.store.write_json({"stages": stages}, *parts, "run.json")
 
 

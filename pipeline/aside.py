@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -80,6 +81,7 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one hears it too, and ends this one
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
+    gc.disable()  # to look for garbage among what is imported would take a tenth of the time
     import clip2video_pipe.models.clip2video
     import clip2video_pipe.models.packed
     import clip2video_pipe.models.weights
@@ -87,6 +89,7 @@ def _serve() -> None:
     from clip2video_pipe.models.text import merges
 
     merges()
+    gc.enable()
     try:
         stages, rows = pickle.load(sys.stdin.buffer)  # noqa: S301
     except EOFError:  # nothing was asked after all

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.manifest import Manifest, load
 from clip2video_pipe.manifests.schemas import ITEM_COLUMNS, OK
-from clip2video_pipe.manifests.shards import well
+from clip2video_pipe.manifests.shards import read_columns, well
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.models.text import clean
 from clip2video_pipe.pipeline.aside import aside
@@ -106,7 +106,7 @@ class Searcher:
         weight = self._config.model.center_weight
         vectors = joined(rows, (weight, 1 - weight))
         hits: list[list[Hit]] = []
-        step = max(1, self._config.score.memory // 4 // (4 * (len(corpus.places) + len(corpus.ids))))
+        step = _at_once(self._config.score.memory // 4, corpus)
         for start in range(0, len(vectors), step):
             some = vectors[start : start + step]
             scores = np.empty((len(some), len(corpus.places)), np.float32)
@@ -121,12 +121,13 @@ class Searcher:
 
     def _corpus(self) -> Corpus:
         listed, manifest = self._last_run() or self._planned()
-        items = manifest.items
-        outcomes = items.select(ITEM_COLUMNS)
-        rows = well(with_outcomes(listed, "video", "video_id", outcomes, "start", "end"))
+        items = manifest.rows_of_items()
+        rows = well(with_outcomes(listed, "video", "video_id", items.select(ITEM_COLUMNS), "start", "end"))
         if not len(rows):
             raise RequestError(f"search: no video of {self._config.name!r} has a vector; 'explain' says why")
-        places = well(items).sort_by([("shard", "ascending"), ("row", "ascending")])
+        places = well(items)
+        shards = places["shard"].unify_dictionaries().combine_chunks().indices.to_numpy()
+        places = places.take(pa.array(np.lexsort((places["row"].to_numpy(), shards))))
         row = pc.index_in(rows["content"], places["item"].combine_chunks()).to_numpy()
         return Corpus(rows.select(["id", "start", "end"]), row, places.select(["shard", "row"]), manifest)
 
@@ -146,13 +147,29 @@ class Searcher:
                 continue
             found = [load(self._store, stage, stages[stage]["manifest"]) for stage in ("videos", self._videos.name)]
             if found[0] and found[1]:
-                return found[0].table([*ITEM_COLUMNS, *LISTED, "video"]), found[1]
+                return _listing(found[0]), found[1]
         return None
 
     def _planned(self) -> tuple[pa.Table, Manifest]:
         """The same from the dataset itself, where no run of it has come to its end."""
         plan = make_plan(self._config, again=False)
         return plan.listing.videos, embeddings(plan, plan.video_embeddings)
+
+
+def _at_once(memory: int, corpus: Corpus) -> int:
+    """How many queries' scores fit in so many bytes."""
+    return max(1, memory // (4 * (len(corpus.places) + len(corpus.ids))))
+
+
+def _listing(manifest: Manifest) -> pa.Table:
+    """Rows of `videos`, in the dataset's order."""
+    items = manifest.items.select(["shard", "row"])
+    names = pc.unique(items["shard"])
+    where = (manifest.store, manifest.stage, manifest.key)
+    tables = [read_columns(*where, name, [*ITEM_COLUMNS, *LISTED, "video"]) for name in names.to_pylist()]
+    first = np.cumsum([0, *map(len, tables)])
+    at = first[pc.index_in(items["shard"], names).to_numpy()] + items["row"].to_numpy()
+    return pa.concat_tables(tables).take(pa.array(at)).combine_chunks()
 
 
 def _best(corpus: Corpus, scores: Floats, k: int) -> list[Hit]:

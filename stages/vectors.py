@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.manifest import Manifest
-from clip2video_pipe.manifests.shards import read_rows, well
+from clip2video_pipe.manifests.shards import read_columns, read_rows, well
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -96,10 +96,10 @@ def first_row(manifest: Manifest) -> Iterator[pa.Table]:
     return _rows_at(manifest, first)
 
 
-def _rows_at(manifest: Manifest, places: pa.Table, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def _rows_at(manifest: Manifest, places: pa.Table) -> Iterator[pa.Table]:
     """Rows of a manifest's stage at `places` (`shard` and `row`), BLOCK at a time."""
     pairs = zip(places["shard"].to_pylist(), places["row"].to_pylist(), strict=True)
-    return read_rows(manifest.store, manifest.stage, manifest.key, pairs, columns=columns, chunk=BLOCK)
+    return read_rows(manifest.store, manifest.stage, manifest.key, pairs, chunk=BLOCK)
 
 
 def _matrices(table: pa.Table) -> list[Floats]:
@@ -142,23 +142,37 @@ def read_vectors(
 def vector_blocks(manifest: Manifest, places: pa.Table, ahead: int) -> Iterator[tuple[slice, Floats]]:
     """Joined vectors [n, width], unweighted, of rows of video_embeddings, with their positions in `places`.
 
-    `places` (`shard` and `row`) is best sorted by both. Up to `ahead` blocks of BLOCK rows are read before they are
-    asked for, the first of them at once. Raises Damaged.
+    `places` (`shard` and `row`) has each shard's rows together, ascending. A block is whole shards, as many as have
+    BLOCK rows, or a larger one. Up to `ahead` blocks are read before they are asked for, the first of them at once.
+    Raises Damaged.
     """
+    runs = pc.run_end_encode(places["shard"].combine_chunks().cast(pa.string()))
+    names, ends, rows = runs.values.to_pylist(), runs.run_ends.to_numpy(), places["row"].to_numpy()
+    bounds = np.insert(ends, 0, 0).tolist()
 
-    def read(start: int) -> tuple[slice, Floats]:
-        [table] = _rows_at(manifest, places.slice(start, BLOCK), ["global", "aligned"])
-        return slice(start, start + len(table)), joined(table)
+    def read(first: int, last: int) -> tuple[slice, Floats]:
+        tables = []
+        for n in range(first, last):
+            table = read_columns(manifest.store, manifest.stage, manifest.key, names[n], ["global", "aligned"])
+            some = rows[bounds[n] : bounds[n + 1]]
+            tables.append(table if len(some) == len(table) else table.take(pa.array(some)))
+        return slice(bounds[first], bounds[last]), joined(pa.concat_tables(tables))
 
-    pool = ThreadPoolExecutor(READERS)
-    starts = iter(range(0, len(places), BLOCK))
-    waiting = deque(pool.submit(read, start) for start in itertools.islice(starts, max(1, ahead)))
+    def spans() -> Iterator[tuple[int, int]]:
+        first = 0
+        while first < len(names):
+            last = max(first + 1, int(np.searchsorted(ends, bounds[first] + BLOCK, side="right")))
+            yield first, last
+            first = last
+
+    left, pool = spans(), ThreadPoolExecutor(READERS)
+    waiting = deque(pool.submit(read, *span) for span in itertools.islice(left, max(1, ahead)))
 
     def blocks() -> Iterator[tuple[slice, Floats]]:
         try:
             while waiting:
                 found = waiting.popleft().result()
-                waiting.extend(pool.submit(read, start) for start in itertools.islice(starts, 1))
+                waiting.extend(pool.submit(read, *span) for span in itertools.islice(left, 1))
                 yield found
         finally:
             pool.shutdown(cancel_futures=True)
