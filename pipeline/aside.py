@@ -58,6 +58,21 @@ class Aside:
         return found
 
 
+class _NoPandas:
+    """pyarrow imports pandas, 0.13 s, to see whether a list is one of its series; where there is none it does not."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is left out of a search")
+
+
+def hurry() -> None:
+    """For a process that lives for a second: leave out what only long ones need."""
+    gc.disable()  # to look for garbage among what was imported takes a fifth of that
+    sys.meta_path.insert(0, _NoPandas)
+
+
 _started: list[Aside] = []
 
 
@@ -81,7 +96,7 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one hears it too, and ends this one
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
-    gc.disable()  # to look for garbage among what is imported would take a tenth of the time
+    hurry()
     import clip2video_pipe.models.clip2video
     import clip2video_pipe.models.packed
     import clip2video_pipe.models.weights

@@ -15,7 +15,6 @@ from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.manifest import Manifest, load
 from clip2video_pipe.manifests.schemas import ITEM_COLUMNS, OK
 from clip2video_pipe.manifests.shards import read_columns, well
-from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.models.text import clean
 from clip2video_pipe.pipeline.aside import aside
 from clip2video_pipe.pipeline.config import public

@@ -4,15 +4,17 @@ import contextlib
 import gc
 import sys
 
-from clip2video_pipe.pipeline.aside import started
+from clip2video_pipe.pipeline.aside import hurry, started
 
 
 def main() -> int:
     """Run the command line and give its exit code, as `cli.main` does."""
     searches = sys.argv[1:2] == ["search"] and "--help" not in sys.argv
     if searches:
-        gc.disable()  # to look for garbage among what was imported would take a fifth of the time
+        hurry()
     with started() if searches else contextlib.nullcontext():
         from clip2video_pipe.pipeline.cli import main as run
 
-        return run()
+        code = run()
+        gc.freeze()  # or at the end all of it would be looked through
+        return code

@@ -165,7 +165,7 @@ def vector_blocks(manifest: Manifest, places: pa.Table, ahead: int) -> Iterator[
             yield first, last
             first = last
 
-    left, pool = spans(), ThreadPoolExecutor(READERS)
+    left, pool = spans(), ThreadPoolExecutor(1)  # a second one would mostly wait for the interpreter
     waiting = deque(pool.submit(read, *span) for span in itertools.islice(left, max(1, ahead)))
 
     def blocks() -> Iterator[tuple[slice, Floats]]:
