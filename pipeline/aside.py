@@ -42,8 +42,11 @@ class Aside:
     def ask(self, stages: "Sequence[Stage]", rows: "pa.Table") -> None:
         """Have the rows go through these stages, one after the other. Raises OSError where the process has died."""
         assert self._process.stdin is not None
-        pickle.dump((list(stages), rows), self._process.stdin)
-        self._process.stdin.flush()
+        try:
+            pickle.dump((list(stages), rows), self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._died() from error
 
     def answer(self) -> "pa.Table":
         """The rows that came out of the last stage. Raises what a stage raised; OSError if the process has died."""
@@ -51,11 +54,13 @@ class Aside:
         try:
             found = pickle.load(self._process.stdout)  # noqa: S301
         except (EOFError, pickle.UnpicklingError) as error:
-            code = self._process.wait()
-            raise OSError(f"the process that embeds has ended with code {code} before it was done") from error
+            raise self._died() from error
         if isinstance(found, Exception):
             raise found
         return found
+
+    def _died(self) -> OSError:
+        return OSError(f"the process that embeds has ended with code {self._process.wait()} before it was done")
 
 
 class _NoPandas:
