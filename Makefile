@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score results clean
+.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score bench-search results clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -49,6 +49,9 @@ bench-scale: $(VENV)/installed
 
 bench-score: $(VENV)/installed
 	$(BIN)/python -m benchmarks.score
+
+bench-search: $(VENV)/installed
+	$(BIN)/python -m benchmarks.search
 
 demo-model: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo_model

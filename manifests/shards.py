@@ -249,6 +249,19 @@ def read_rows(
         yield table
 
 
+def read_columns(store: Store, stage: str, key: str, name: str, columns: list[str]) -> pa.Table:
+    """All rows of a shard, read as a whole: where most of them are wanted, much faster than `read_rows`.
+
+    Raises Damaged.
+    """
+    with _reading(store, stage, key, name):
+        data = store.read(stage, key, name + SUFFIX)
+        if data is None:
+            raise FileNotFoundError
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        return file.read_row_groups(range(file.metadata.num_row_groups), columns=columns, use_threads=False)
+
+
 def _pieces(
     store: Store, stage: str, key: str, places: Sequence[tuple[str, int]], columns: list[str] | None
 ) -> Iterator[pa.Table]:

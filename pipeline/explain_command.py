@@ -10,7 +10,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.explain import Entry, explain
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import several, sized
+from clip2video_pipe.pipeline.show import several, sized, span
 
 
 def explain_video(
@@ -35,11 +35,8 @@ def _windows(found: Any) -> Iterator[str]:
 
 def _lines(found: Any) -> Iterator[str]:
     size = "" if found["bytes"] is None else f", {sized(found['bytes'])}"
-    segment = ""
-    if (found["start"], found["end"]) != (None, None):
-        end = "its end" if found["end"] is None else f"{found['end']:g} s"
-        segment = f", from {found['start'] or 0:g} s to {end}"
-    yield f"{found['video_id']}: {found['file']}{size}{segment}"
+    segment = span(found["start"], found["end"])
+    yield f"{found['video_id']}: {found['file']}{size}{segment and f', {segment}'}"
     yield f"in {found['store']}"
     if found["same_content"]:
         yield f"  the same content as {', '.join(found['same_content'])}"

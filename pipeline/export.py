@@ -75,14 +75,15 @@ def caption_vectors(plan: Plan) -> Found:
     return _vectors(plan, plan.caption_embeddings, "caption", plan.listing.captions, columns)
 
 
-def _embeddings(plan: Plan, step: Step) -> Manifest:
+def embeddings(plan: Plan, step: Step) -> Manifest:
+    """The manifest of a step that is complete. Raises RequestError."""
     if step.manifest is None:
         raise RequestError(f"{step.name} of {plan.config.name!r}: {step.why()}; start a 'run' first")
     return step.manifest
 
 
 def _vectors(plan: Plan, step: Step, what: str, listing: pa.Table, columns: Mapping[str, str]) -> Found:
-    manifest = _embeddings(plan, step)
+    manifest = embeddings(plan, step)
     more = [name for name in columns.values() if name != "id"]
     rows = with_outcomes(listing, what, f"{what}_id", manifest.items.select(ITEM_COLUMNS), *more)
     failed = Counter(rows.filter(pc.not_equal(rows["status"], OK))["error"].to_pylist())

@@ -279,6 +279,36 @@ def make_plan(
     finally:
         if remember:
             fingerprints.save()  # a large corpus takes long to read: what was read stays known if the rest fails
+    frames, videos, captions = embedding_stages(config, model)
+    described = bool(listing.captions.num_rows)
+    bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
+    contents = listing.source_keys
+    texts = listing.text_keys if bank is None else list(dict.fromkeys([*listing.text_keys, *bank["item"].to_pylist()]))
+
+    def computed(stage: Stage, items: Sequence[str], *, kept: bool = True) -> Step:
+        just = (tried or {}).get(stage.name, ())
+        return Step(store, stage.identity, items, stage, kept=kept, retry=retry, again=again, tried=just)
+
+    embeddings = computed(videos, contents)
+    keep = config.run.keep_frames
+    return Plan(
+        config=config,
+        store=store,
+        listing=listing,
+        videos=_listed(store, "videos", listing.videos, {"digest": config.dataset.digest}),
+        frames=computed(frames, contents if keep else embeddings.missing, kept=keep),
+        video_embeddings=embeddings,
+        captions=_listed(store, "captions", listing.captions, {}) if described else None,
+        caption_embeddings=computed(captions, texts) if described else None,
+        query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
+        bank=bank,
+        warnings=training_warnings(config, listing.videos),
+        retry=retry,
+    )
+
+
+def embedding_stages(config: Config, model: ModelSpec) -> tuple[Frames, VideoEmbeddings, CaptionEmbeddings]:
+    """The stages of a config that make vectors, whatever its dataset."""
     embed = config.embed
     precision = best_precision(embed.device) if embed.precision == "auto" else embed.precision
     size = model.size.image_size
@@ -313,31 +343,7 @@ def make_plan(
         **common,
     )
     captions = CaptionEmbeddings(max_words=config.model.max_words, **common)
-    described = bool(listing.captions.num_rows)
-    bank = list_bank(training_captions(config)) if described and "qb-norm" in config.score.post else None
-    contents = listing.source_keys
-    texts = listing.text_keys if bank is None else list(dict.fromkeys([*listing.text_keys, *bank["item"].to_pylist()]))
-
-    def computed(stage: Stage, items: Sequence[str], *, kept: bool = True) -> Step:
-        just = (tried or {}).get(stage.name, ())
-        return Step(store, stage.identity, items, stage, kept=kept, retry=retry, again=again, tried=just)
-
-    embeddings = computed(videos, contents)
-    keep = config.run.keep_frames
-    return Plan(
-        config=config,
-        store=store,
-        listing=listing,
-        videos=_listed(store, "videos", listing.videos, {"digest": config.dataset.digest}),
-        frames=computed(frames, contents if keep else embeddings.missing, kept=keep),
-        video_embeddings=embeddings,
-        captions=_listed(store, "captions", listing.captions, {}) if described else None,
-        caption_embeddings=computed(captions, texts) if described else None,
-        query_bank=None if bank is None else _listed(store, "query_bank", bank, {}),
-        bank=bank,
-        warnings=training_warnings(config, listing.videos),
-        retry=retry,
-    )
+    return frames, videos, captions
 
 
 def _columns(table: pa.Table, *names: str) -> list[list[Any]]:

@@ -150,6 +150,13 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def span(start: float | None, end: float | None) -> str:
+    """`from 2 s to 4.5 s`; nothing where it is all of a video."""
+    if (start, end) == (None, None):
+        return ""
+    return f"from {start or 0:g} s to {'its end' if end is None else f'{end:g} s'}"
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """`3 missing, 1 damaged`."""
     return ", ".join(f"{count} {what}" for what, count in counts.items())

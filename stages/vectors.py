@@ -1,7 +1,9 @@
 """Many vectors by position: in memory, or in a scratch file where that would take too much."""
 
+import itertools
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.manifest import Manifest
-from clip2video_pipe.manifests.shards import read_rows, well
+from clip2video_pipe.manifests.shards import read_columns, read_rows, well
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -91,8 +93,13 @@ def joined_width(manifest: Manifest) -> int:
 def first_row(manifest: Manifest) -> Iterator[pa.Table]:
     """The first row that is well."""
     first = well(manifest.items).slice(0, 1)
-    places = zip(first["shard"].to_pylist(), first["row"].to_pylist(), strict=True)
-    return read_rows(manifest.store, manifest.stage, manifest.key, places, chunk=1)
+    return _rows_at(manifest, first)
+
+
+def _rows_at(manifest: Manifest, places: pa.Table) -> Iterator[pa.Table]:
+    """Rows of a manifest's stage at `places` (`shard` and `row`), BLOCK at a time."""
+    pairs = zip(places["shard"].to_pylist(), places["row"].to_pylist(), strict=True)
+    return read_rows(manifest.store, manifest.stage, manifest.key, pairs, chunk=BLOCK)
 
 
 def _matrices(table: pa.Table) -> list[Floats]:
@@ -123,12 +130,51 @@ def read_vectors(
     turns = turns[positions]
 
     def read(start: int) -> None:
-        part = places.take(pa.array(order[start : start + BLOCK]))
-        pairs = zip(part["shard"].to_pylist(), part["row"].to_pylist(), strict=True)
-        for table in read_rows(manifest.store, manifest.stage, manifest.key, pairs, chunk=BLOCK):
+        for table in _rows_at(manifest, places.take(pa.array(order[start : start + BLOCK]))):
             some = slice(*np.searchsorted(turns, [start, start + table.num_rows]))
             vectors.put(positions[some], join(table)[turns[some] - start])
 
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(read, range(0, len(order), BLOCK)))
     return vectors
+
+
+def vector_blocks(manifest: Manifest, places: pa.Table, ahead: int) -> Iterator[tuple[slice, Floats]]:
+    """Joined vectors [n, width], unweighted, of rows of video_embeddings, with their positions in `places`.
+
+    `places` (`shard` and `row`) has each shard's rows together, ascending. A block is whole shards, as many as have
+    BLOCK rows, or a larger one. Up to `ahead` blocks are read before they are asked for, the first of them at once.
+    Raises Damaged.
+    """
+    runs = pc.run_end_encode(places["shard"].combine_chunks().cast(pa.string()))
+    names, ends, rows = runs.values.to_pylist(), runs.run_ends.to_numpy(), places["row"].to_numpy()
+    bounds = np.insert(ends, 0, 0).tolist()
+
+    def read(first: int, last: int) -> tuple[slice, Floats]:
+        tables = []
+        for n in range(first, last):
+            table = read_columns(manifest.store, manifest.stage, manifest.key, names[n], ["global", "aligned"])
+            some = rows[bounds[n] : bounds[n + 1]]
+            tables.append(table if len(some) == len(table) else table.take(pa.array(some)))
+        return slice(bounds[first], bounds[last]), joined(pa.concat_tables(tables))
+
+    def spans() -> Iterator[tuple[int, int]]:
+        first = 0
+        while first < len(names):
+            last = max(first + 1, int(np.searchsorted(ends, bounds[first] + BLOCK, side="right")))
+            yield first, last
+            first = last
+
+    left, pool = spans(), ThreadPoolExecutor(1)  # a second one would mostly wait for the interpreter
+    waiting = deque(pool.submit(read, *span) for span in itertools.islice(left, max(1, ahead)))
+
+    def blocks() -> Iterator[tuple[slice, Floats]]:
+        try:
+            while waiting:
+                found = waiting.popleft().result()
+                waiting.extend(pool.submit(read, *span) for span in itertools.islice(left, 1))
+                yield found
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return blocks()
