@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score bench-search clean
+.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score bench-search results clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -55,3 +55,6 @@ bench-search: $(VENV)/installed
 
 demo-model: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo_model
+
+results: $(VENV)/installed
+	$(BIN)/python -m benchmarks.results

@@ -26,6 +26,7 @@ from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.pairs_command import pairs_of_videos
 from clip2video_pipe.pipeline.plan import Plan, make_plan, open_store
 from clip2video_pipe.pipeline.progress import Reporter
+from clip2video_pipe.pipeline.report_command import report_of_run
 from clip2video_pipe.pipeline.retrying import classes_to_retry
 from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.search_command import search_videos
@@ -73,6 +74,7 @@ app.command("explain")(explain_video)
 app.command("export")(export_vectors)
 app.command("gc")(collect_garbage)
 app.command("pairs")(pairs_of_videos)
+app.command("report")(report_of_run)
 app.command("search")(search_videos)
 app.command("train")(train_model)
 app.command("verify")(verify_stores)

@@ -14,7 +14,15 @@ from clip2video_pipe.models.errors import WeightsError
 from clip2video_pipe.models.presets import PRESETS
 from clip2video_pipe.models.sources import PUBLISHED, find_checkpoint, find_clip, tensor_files
 from clip2video_pipe.pipeline.errors import RequestError
-from clip2video_pipe.pipeline.settings import Config, FolderDataset, ProtocolDataset, Segments, Settings, TableDataset
+from clip2video_pipe.pipeline.settings import (
+    Config,
+    Dataset,
+    FolderDataset,
+    ProtocolDataset,
+    Segments,
+    Settings,
+    TableDataset,
+)
 from clip2video_pipe.stages.datasets.files import is_glob
 from clip2video_pipe.stages.datasets.protocols import protocol
 
@@ -100,7 +108,7 @@ class _Source:
     def override(self, text: str) -> None:
         dotted, equals, value = text.partition("=")
         if not equals or not all(dotted.split(".")):
-            raise RequestError(f"--set {text!r}: has to be key=value, such as sampling.max_frames=8")
+            raise RequestError(f"--set {shown(text)!r}: has to be key=value, such as sampling.max_frames=8")
         *folders, last = dotted.split(".")
         at = self.values
         for folder in folders:
@@ -108,11 +116,11 @@ class _Source:
                 at[folder] = {}
             at = at[folder]
             if not isinstance(at, dict):
-                raise RequestError(f"--set {text!r}: {folder!r} holds {at!r}, not settings")
+                raise RequestError(f"--set {dotted}: {folder!r} holds {public(at)!r}, not settings")
         try:
             at[last] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise RequestError(f"--set {text!r}: the value is not YAML") from error
+            raise RequestError(f"--set {dotted}: the value is not YAML") from error
         self._places[tuple(dotted.split("."))] = f"--set {dotted}"
 
     def place(self, key: Key) -> str:
@@ -137,14 +145,14 @@ def _explain(error: ValidationError, source: _Source, kind: type[Config]) -> str
         case "missing":
             text = f"{said}: is missing"
         case "model_type" | "model_attributes_type" | "dict_type":
-            text = f"{said}: is {problem['input']!r}; it has to hold settings"
+            text = f"{said}: is {public(problem['input'])!r}; it has to hold settings"
         case "union_tag_not_found":
             text = f"{said}.kind: is missing; one of {', '.join(map(repr, _kinds()))}"
         case "union_tag_invalid":
             context = problem["ctx"]
             text = f"{said}.kind: is {context['tag']!r}; one of {context['expected_tags']}"
         case _:
-            text = f"{said}: is {problem['input']!r}; {_lower(problem['msg'])}"
+            text = f"{said}: is {public(problem['input'])!r}; {_lower(problem['msg'])}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {text}{more}"
 
@@ -195,22 +203,22 @@ def _check_files(config: Config, source: _Source) -> None:
             said = f"{source.place(key)}: {_dotted(key)}: {shown(path)!r}"
             raise RequestError(f"{said}: has to be on this machine; only videos need not be")
 
-    dataset = config.dataset
-    if isinstance(dataset, ProtocolDataset):
-        local(("dataset", "annotations"), dataset.annotations)
-        need(("dataset", "annotations"), dataset.annotations, "folder")
-        folders, key = dataset.videos, "videos"
-    elif isinstance(dataset, TableDataset):
-        for path in dataset.path:
-            local(("dataset", "path"), path)
-            if not is_glob(path):
-                need(("dataset", "path"), path, "file")
-        folders, key = dataset.root, "root"
-    else:
-        folders, key = tuple(path for path in dataset.path if is_remote(path) or not is_glob(path)), "path"
-    for path in folders:
-        if not is_remote(path):
-            need(("dataset", key), path, "folder")
+    for said, dataset in config.datasets.items():
+        if isinstance(dataset, ProtocolDataset):
+            local((said, "annotations"), dataset.annotations)
+            need((said, "annotations"), dataset.annotations, "folder")
+            folders, key = dataset.videos, "videos"
+        elif isinstance(dataset, TableDataset):
+            for path in dataset.path:
+                local((said, "path"), path)
+                if not is_glob(path):
+                    need((said, "path"), path, "file")
+            folders, key = dataset.root, "root"
+        else:
+            folders, key = tuple(path for path in dataset.path if is_remote(path) or not is_glob(path)), "path"
+        for path in folders:
+            if not is_remote(path):
+                need((said, key), path, "folder")
     if config.model.clip is not None:
         try:
             tensor_files(find_clip(config.model.clip))
@@ -222,8 +230,14 @@ def _check_files(config: Config, source: _Source) -> None:
         need(("store",), config.store, "folder")
 
 
-def _check_addresses(dataset: TableDataset | FolderDataset | ProtocolDataset, wrong: Callable[..., Exception]) -> None:
-    """Addresses of videos: that they are some, and can be used as they are."""
+def _check_dataset(said: str, dataset: Dataset, wrong: Callable[..., Exception]) -> None:
+    """That a dataset has the split, that its windows can be, and that addresses of videos can be used as they are."""
+    if isinstance(dataset, ProtocolDataset) and dataset.split not in protocol(dataset.kind).splits:
+        has = ", ".join(protocol(dataset.kind).splits)
+        raise wrong((said, "split"), f"is {dataset.split!r}; {dataset.kind} has {has}")
+    segments = None if isinstance(dataset, ProtocolDataset) else dataset.segments
+    if segments and segments.shortest > segments.length:
+        raise wrong((said, "segments", "shortest"), f"is {segments.shortest}, longer than a window")
     if isinstance(dataset, TableDataset):
         name, folders = "root", dataset.root
     else:
@@ -231,7 +245,7 @@ def _check_addresses(dataset: TableDataset | FolderDataset | ProtocolDataset, wr
     for number, folder in enumerate(folders):
         if not is_remote(folder):
             continue
-        key = ("dataset", name)
+        key = (said, name)
         try:
             url = Url(folder)
         except ValueError as error:
@@ -276,14 +290,9 @@ def _check_sense(config: Config, source: _Source) -> None:
             ("run", "ship_code"),
             "is true, but run.address is 'local', where the code is already; give a cluster's address, or leave it out",
         )
-    dataset, score = config.dataset, config.score
-    _check_addresses(dataset, wrong)
-    if isinstance(dataset, ProtocolDataset) and dataset.split not in protocol(dataset.kind).splits:
-        has = ", ".join(protocol(dataset.kind).splits)
-        raise wrong(("dataset", "split"), f"is {dataset.split!r}; {dataset.kind} has {has}")
-    segments = None if isinstance(dataset, ProtocolDataset) else dataset.segments
-    if segments and segments.shortest > segments.length:
-        raise wrong(("dataset", "segments", "shortest"), f"is {segments.shortest}, longer than a window")
+    score = config.score
+    for said, dataset in config.datasets.items():
+        _check_dataset(said, dataset, wrong)
     if config.frames.quality is not None and config.frames.encoding == "raw":
         raise wrong(("frames", "quality"), "is for 'frames.encoding: jpeg'; raw pictures have none")
     if sampling.decoder == "decord" and find_spec("decord") is None:
@@ -300,7 +309,11 @@ def _check_sense(config: Config, source: _Source) -> None:
     if model.seed is not None and (model.clip or model.checkpoint):
         raise wrong(("model", "seed"), "untrained weights and a weights file cannot both be used; leave one out")
     if config.trains:
+        if model.seed is not None:
+            raise wrong(("model", "seed"), "is for weights that are not trained; what no file gives follows train.seed")
         return  # what no file gives is drawn
+    if sampling.policy == "jitter":
+        raise wrong(("sampling", "policy"), "is 'jitter', which is for training: use 'uniform'")
     if model.seed is None and not (model.clip or model.checkpoint):
         raise wrong(
             ("model",), "no weights: give 'checkpoint' (and 'clip'), or 'seed' for untrained ones to try things out"

@@ -318,6 +318,7 @@ def embedding_stages(config: Config, model: ModelSpec) -> tuple[Frames, VideoEmb
             grid_fps=config.sampling.grid_fps,
             keep_every=config.sampling.keep_every,
             max_frames=config.sampling.max_frames,
+            candidates=config.sampling.candidates,
         ),
         size=size,
         decoder=config.sampling.decoder,

@@ -99,7 +99,7 @@ class Reporter:
             state.failed += sum((errors or {}).values())
             state.began = min(state.began, began)
             self._show(stage, state)
-        elif event in ("waiting", "damaged", "joined", "gone"):
+        elif event in ("waiting", "damaged", "joined", "gone", "warning"):
             self.say(why)
         elif event == "lost":
             self.say(f"{stage}: lost {items} items, {why}; trying again")

@@ -23,7 +23,7 @@ from clip2video_pipe.pipeline.estimates import planned, spent
 from clip2video_pipe.pipeline.events import RUNS, EventLog
 from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
 from clip2video_pipe.pipeline.progress import Reporter
-from clip2video_pipe.pipeline.results import measure
+from clip2video_pipe.pipeline.results import Results, measure
 from clip2video_pipe.pipeline.schedule import Job, Listener, Schedule, Unit, summary
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.sharing import Sharing
@@ -175,7 +175,7 @@ def _run(going: Going) -> Result:
     for event in events:
         if event.get("shared"):
             shared[event["stage"]] += event["items"]
-    said = {
+    said: dict[str, Any] = {
         "run_dir": store.path(*run_parts),
         "stages": [
             _report(step, spans.get(step.name), shared[step.name]) | {"spent": costs.get(step.name)}
@@ -185,8 +185,24 @@ def _run(going: Going) -> Result:
         "warnings": list(plan.warnings),
     }
     results.write(store, run_parts)
+    if plan.config.report:
+        said["report"] = _report_page(plan, scoring, said, results, going)
     store.write_json(said, *run_parts, "run.json")
     return Result(plan.config, said)
+
+
+def _report_page(
+    plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], results: Results, going: Going
+) -> dict[str, Any] | None:
+    """Write report.html. Whatever goes wrong with that, all else is done: it is told, and is no failure."""
+    from clip2video_pipe.pipeline.report.page import write_report
+
+    try:
+        return write_report(plan, scoring, said, results.tables, going.parts)
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        going.listen("warning", stage="", items=0, why=f"no report.html was written: {why}")
+        return None
 
 
 def _clear(step: Step, listen: Listener) -> None:

@@ -84,10 +84,11 @@ class ProtocolDataset(Settings):
 class SamplingSettings(Settings):
     """Which frames of a video are looked at (reference 1, 2)."""
 
-    policy: Literal["reference", "uniform"] = "reference"
+    policy: Literal["reference", "uniform", "jitter"] = "reference"  # jitter is for training
     grid_fps: float = Field(default=5, gt=0, le=1000)  # frames a second of the grid that is chosen from
     keep_every: int = Field(default=1, ge=1)  # of the grid
     max_frames: int = Field(default=12, ge=1)
+    candidates: int = Field(default=3, ge=2)  # of jitter: frames kept for each one that a training step looks at
     size: int | None = None  # pixels; the preset's own where it is not said
     decoder: Literal["av", "decord"] = "av"
     min_frames: int = Field(default=1, ge=1)  # of a clip; with fewer that decode it fails
@@ -160,11 +161,14 @@ class RunSettings(Settings):
     )  # bytes, of a worker
 
 
+Dataset = TableDataset | FolderDataset | ProtocolDataset
+
+
 class Config(Settings):
     trains: ClassVar[bool] = False  # whether the model is made, and not only used
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    dataset: Annotated[TableDataset | FolderDataset | ProtocolDataset, Field(discriminator="kind")]
+    dataset: Annotated[Dataset, Field(discriminator="kind")]
     model: ModelSettings
     sampling: SamplingSettings = SamplingSettings()
     frames: FramesSettings = FramesSettings()
@@ -173,4 +177,10 @@ class Config(Settings):
     store: str = Field(default="artifacts", min_length=1)
     run: RunSettings = RunSettings()
     expected: dict[Direction, dict[Figure, float]] = {}  # published figures, to print beside the run's own
+    report: bool = True  # whether a run writes report.html
     strict: bool = False  # whether a gap in the dataset is a failure of the run
+
+    @property
+    def datasets(self) -> dict[str, "Dataset"]:
+        """Those that it names, by key."""
+        return {"dataset": self.dataset}

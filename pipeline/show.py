@@ -34,6 +34,8 @@ def show_result(console: Console, result: Result) -> None:
             "and show that the pipeline runs, no more.",
         )
     _say(console, f"written to {result.summary['run_dir']}")
+    if result.summary.get("report"):
+        _say(console, f"to look at: {result.summary['report']['path']}")
 
 
 def show_plan(console: Console, title: str, stages: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ class Frames(Stage):
 
     @property
     def chunk(self) -> int:
-        return max(1, ROW_GROUP_BYTES // (self.sampling.max_frames * self.size * self.size * 3))
+        return max(1, ROW_GROUP_BYTES // (self.sampling.most * self.size * self.size * 3))
 
     def params(self) -> dict[str, Any]:
         params = {**super().params(), "sampling": self.sampling.key_params()}

@@ -74,6 +74,19 @@ def middles(times: Times, rate: float, count: int) -> Indices:
     return shown
 
 
+def draw(kept: int, count: int, random: np.random.Generator) -> Indices:
+    """Which `count` of the `kept` frames of `jitter` to look at: int64 [M], M <= count, ascending.
+
+    The clip is cut into `count` equal parts, and each gives one that is drawn; all are taken where they are no more.
+    """
+    if kept <= count:
+        return np.arange(kept, dtype=np.int64)
+    bounds = np.linspace(0, kept, count + 1)
+    low = np.ceil(bounds[:-1]).astype(np.int64)
+    high = np.maximum(low + 1, np.ceil(bounds[1:]).astype(np.int64))
+    return random.integers(low, high)
+
+
 @dataclass(frozen=True)
 class Policy:
     """A way to choose frames, and those of `Sampling`'s fields that it looks at."""
@@ -91,15 +104,23 @@ def _uniform(sampling: "Sampling", times: Times, rate: float) -> Indices:
     return middles(times, rate, sampling.max_frames)
 
 
+def _jitter(sampling: "Sampling", times: Times, rate: float) -> Indices:
+    return middles(times, rate, sampling.most)
+
+
 POLICIES = {
     "reference": Policy(_reference, ("grid_fps", "keep_every", "max_frames")),
     "uniform": Policy(_uniform, ("max_frames",)),
+    "jitter": Policy(_jitter, ("max_frames", "candidates")),
 }
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How a clip's frames are chosen: `reference` as the original does, `uniform` evenly over the clip's time.
+
+    `jitter` is for training: `candidates` times `max_frames` are chosen as `uniform` does, and `draw` takes some of
+    them each time that the clip is looked at.
 
     Raises ValueError for a policy that is not in POLICIES, or a number out of range.
     """
@@ -108,6 +129,7 @@ class Sampling:
     grid_fps: float = 5.0  # files a second
     keep_every: int = 1  # the original's `feature_framerate`: of so many files, one is kept
     max_frames: int = 12
+    candidates: int = 3  # of jitter: so many are kept for each frame that is looked at
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -119,8 +141,13 @@ class Sampling:
                 f"keep_every is {self.keep_every} and max_frames {self.max_frames}; both have to be at least 1"
             )
 
+    @property
+    def most(self) -> int:
+        """Frames that are kept of a clip at most."""
+        return self.max_frames * (self.candidates if self.policy == "jitter" else 1)
+
     def choose(self, times: Times, rate: float) -> Indices:
-        """Which frames of a clip to look at: int64 [M], M <= max_frames, ascending; a repeated one counts again.
+        """Which frames of a clip to look at: int64 [M], M <= most, ascending; a repeated one counts again.
 
         `times` [n] are the frames' seconds from the clip's first, in the order they are shown; `rate` the clip's
         frames a second. M is 0 where there are no frames, or the original would keep none.

@@ -12,12 +12,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from clip2video_pipe.manifests import retries
 
 # Before the first product of any test: runs in this process then have the same bits as those in others.
 os.environ.setdefault("MKL_CBWR", "AUTO")
+
+settings.register_profile("no time limits", deadline=None)
+settings.load_profile("no time limits")
 
 GOLDEN = Path(__file__).parent / "golden"
 SITE = Path(__file__).parent / "chaos" / "site"

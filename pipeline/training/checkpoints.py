@@ -1,5 +1,6 @@
 """What training keeps: complete checkpoints to go on from, and models for others to use, each whole or not there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.errors import RequestError
 
 CHECKPOINT = "checkpoint.pt"
+BEGUN = "training.json"
 BEST = "model.safetensors"
 
 
@@ -23,13 +26,37 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     _save(folder / CHECKPOINT, state)
 
 
-def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
-    """The checkpoint of this very training; None where there is none, or that of another config, data or start."""
+def begin(folder: Path, identity: str) -> None:
+    """Make `folder` that of one training, by config, data and start. Raises RequestError where it has another's."""
+    known = begun(folder)
+    if known == identity:
+        return
+    if (folder / CHECKPOINT).exists():
+        raise RequestError(
+            f"train.out: {str(folder)!r} has a training of other settings, data, shards or starting weights; "
+            "name another folder (train.out, or name), or remove it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    Store(str(folder)).write_json({"identity": identity}, BEGUN)
+
+
+def begun(folder: Path) -> str | None:
+    """The identity of the training that `folder` is of; None where there is none. Raises RequestError."""
+    try:
+        return str(json.loads((folder / BEGUN).read_text(encoding="utf-8"))["identity"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(f"train.out: {str(folder / BEGUN)!r} cannot be read; remove the folder") from error
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The checkpoint of a folder, which is that of its one training (`begin`); None where there is none."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return state if state.get("identity") == identity else None
+    return state
 
 
 def save_model(path: Path, weights: dict[str, Tensor], said: dict[str, str] | None = None) -> None:

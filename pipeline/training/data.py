@@ -45,7 +45,7 @@ class Epochs:
     batch: int
     workers: int
     seed: int
-    window: int
+    window: int  # at most as many as there are
 
     def __len__(self) -> int:
         """Batches of an epoch: full ones and the rest, which joins the last where it leaves a worker nothing to tell
@@ -121,16 +121,6 @@ class Reader:
             self._kept.popitem(last=False)
         self._kept[name] = pixels, np.concatenate([[0], np.cumsum(lengths)])
         return self._kept[name]
-
-
-def jittered(pictures: Pictures, count: int, random: np.random.Generator) -> Pictures:
-    """At most `count` of a clip's pictures: it is cut into as many equal parts, and each gives one that is drawn."""
-    if len(pictures) <= count:
-        return pictures
-    bounds = np.linspace(0, len(pictures), count + 1)
-    low = np.ceil(bounds[:-1]).astype(np.int64)
-    high = np.maximum(low + 1, np.ceil(bounds[1:]).astype(np.int64))
-    return pictures[random.integers(low, high)]
 
 
 def window_of(shard_bytes: Iterable[int], budget: int) -> int:

@@ -16,13 +16,15 @@ from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.models.clip2video import Clip2Video
 from clip2video_pipe.models.starting import starting_model
 from clip2video_pipe.models.text import Tokenizer
+from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.training import checkpoints
-from clip2video_pipe.pipeline.training.data import Epochs, Positions, Reader, Sample, ahead, jittered, share
+from clip2video_pipe.pipeline.training.data import Epochs, Positions, Reader, Sample, ahead, share
 from clip2video_pipe.pipeline.training.recipe import bound_scale, freeze, make_optimizer, schedule
 from clip2video_pipe.pipeline.training.settings import TrainConfig
 from clip2video_pipe.pipeline.training.step import Objective, Part, Towers, go_back
 from clip2video_pipe.pipeline.training.validation import validate
 from clip2video_pipe.stages.model import ModelSpec
+from clip2video_pipe.stages.sampling import draw
 
 Tell = Callable[..., None]  # called as tell(event name, ...), by the first worker
 
@@ -101,24 +103,23 @@ class Run:
         self.best: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
         self.saved = time.monotonic()
+        self.losses: list[float] = []  # of this epoch's batches
+        self.spent = 0.0  # seconds that this epoch took before it was gone on with
         self.vectors: dict[int, np.ndarray] = {}  # of samples, where the image tower does not learn
 
     def to_the_end(self) -> None:
         self._go_on()
         while self.epoch < self.settings.epochs:
-            began = time.monotonic()
-            losses = []
+            self.began = time.monotonic()
             batches = self.epochs.batches(self.epoch)
             captions = self.epochs.captions(self.epoch)
             for parts, sizes in ahead(self._parts(batches[self.batch :], captions)):
-                losses.append(self._step(parts, sizes))
+                self.losses.append(self._step(parts, sizes))
                 self.batch += 1
-                self._said(losses[-1], len(batches))
+                self._said(self.losses[-1], len(batches))
                 if time.monotonic() - self.saved > self.settings.save_every and self.batch < len(batches):
                     self._save()
-            self.batch = 0
-            self.epoch += 1
-            self._ended(losses, time.monotonic() - began)
+            self._ended()
         self.tell("trained", best=self.best)
 
     def _parts(self, batches: Sequence[Positions], captions: Positions) -> Iterator[tuple[list[Part], list[int]]]:
@@ -132,13 +133,16 @@ class Run:
         samples = [(int(n), self.training.samples[n]) for n in positions]
         texts = [sample.captions[captions[n]] for n, sample in samples]
         ids, mask = self.tokenizer.batch(texts, self.training.config.model.max_words)
-        if "image" in self.settings.freeze and self.settings.jitter == 1:
+        drawn = self.training.config.sampling.policy == "jitter"
+        if "image" in self.settings.freeze and not drawn:
             pictures, counts = self._frozen(samples)
         else:
-            clips = [
-                jittered(self.reader.pictures(sample), self.frames, self.epochs.jitter(self.epoch, n))
-                for n, sample in samples
-            ]
+            clips = [self.reader.pictures(sample) for _, sample in samples]
+            if drawn:
+                clips = [
+                    clip[draw(len(clip), self.frames, self.epochs.jitter(self.epoch, n))]
+                    for (n, _), clip in zip(samples, clips, strict=True)
+                ]
             pictures, counts = torch.from_numpy(np.concatenate(clips)), [len(clip) for clip in clips]
         on = self.worker.device
         return Part(pictures.to(on), counts, torch.from_numpy(ids).to(on), torch.from_numpy(mask).to(on))
@@ -171,7 +175,14 @@ class Run:
             loss = go_back(self.towers, parts, self.objective, sizes, self.scaler, whole=whole)
         self.scaler.unscale_(self.optimizer)
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(learning, self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(learning, self.settings.clip_norm)
+        # With float16 a step whose gradient overflows is left out, and the scale is lowered.
+        if not np.isfinite(loss) or not (self.scaler.is_enabled() or norm.isfinite()):
+            raise EngineError(
+                f"training: the loss is {loss} and its gradient's norm {norm.item()} in epoch {self.epoch + 1}, batch "
+                f"{self.batch + 1}: a lower train.lr, or train.precision: float32, may help; the last checkpoint is "
+                "from before"
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -182,27 +193,31 @@ class Run:
         rates = {f"lr{n}": group["lr"] for n, group in enumerate(self.optimizer.param_groups)}
         at = {"epoch": self.epoch, "batch": self.batch, "batches": batches}
         self.tell("step", **at, loss=round(loss, 6), scale=round(self.model.scale, 4), **rates)
-        if not np.isfinite(loss):
-            raise ArithmeticError(
-                f"the loss is {loss} in epoch {self.epoch}, batch {self.batch}: a lower train.lr, or train.precision: "
-                "float32, may help; the last checkpoint is from before"
-            )
 
-    def _ended(self, losses: Sequence[float], seconds: float) -> None:
+    def _ended(self) -> None:
         """An epoch: its model is written and measured, if it is its turn, and the best is kept."""
-        last = self.epoch == self.settings.epochs
-        if self.epoch % self.settings.validate_every and not last:
-            self._save()
-            return
+        done = self.epoch + 1
+        measured = done % self.settings.validate_every == 0 or done == self.settings.epochs
+        if measured:
+            self._save()  # what was learnt is kept, whatever happens as it is measured
+            self._measure()
+        self.epoch, self.batch, self.losses, self.spent = done, 0, [], 0.0
+        self.began = time.monotonic()
+        self._save()
+        if measured and self.worker.count > 1:
+            dist.barrier()
+
+    def _measure(self) -> None:
         if self.worker.rank == 0:
-            out, epoch = self.training.out, self.epoch - 1
+            out, epoch = self.training.out, self.epoch
+            seconds = self.spent + time.monotonic() - self.began
             state = self.model.state_dict()
             checkpoints.save_model(out / checkpoints.epoch_file(epoch), state)
             began = time.monotonic()
             metrics = validate(self.training, out / checkpoints.epoch_file(epoch))
             said = {
                 "epoch": epoch,
-                "loss": float(np.mean(losses)) if losses else None,
+                "loss": float(np.mean(self.losses)),
                 "seconds": round(seconds, 1),
                 "validation_seconds": round(time.monotonic() - began, 1),
                 **metrics,
@@ -212,23 +227,21 @@ class Run:
                 self.best = said
                 model = json.dumps(self.training.config.model.model_dump())
                 checkpoints.save_model(out / checkpoints.BEST, state, {"epoch": str(epoch), "model": model})
-            self._save()
             self.tell("epoch", **said, best=self.best["epoch"])
-        if self.worker.count > 1:
-            dist.barrier()
 
     def _save(self) -> None:
         self.saved = time.monotonic()
         if self.worker.rank:
             return
         state = {
-            "identity": self.training.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "batch": self.batch,
+            "losses": self.losses,
+            "spent": self.spent + time.monotonic() - self.began,
             "best": self.best,
             "history": self.history,
             "random": torch.get_rng_state(),
@@ -236,12 +249,14 @@ class Run:
         checkpoints.save_checkpoint(self.training.out, state)
 
     def _go_on(self) -> None:
-        state = checkpoints.load_checkpoint(self.training.out, self.training.identity)
+        if checkpoints.begun(self.training.out) != self.training.identity:
+            raise RequestError(f"train.out: {str(self.training.out)!r} is not the same folder on all machines")
+        state = checkpoints.load_checkpoint(self.training.out)
         if self.worker.count > 1:
             found: list[Any] = [None] * self.worker.count
             dist.all_gather_object(found, state and (state["epoch"], state["batch"]))
             if len(set(found)) > 1:
-                raise ValueError(f"train.out: {str(self.training.out)!r} is not the same folder on all machines")
+                raise RequestError(f"train.out: {str(self.training.out)!r} is not the same folder on all machines")
         if state is None:
             return
         self.model.load_state_dict(state["model"])
@@ -250,6 +265,7 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         self.epoch, self.batch = state["epoch"], state["batch"]
+        self.losses, self.spent = state["losses"], state["spent"]
         self.best, self.history = state["best"], state["history"]
         self.tell("resumed", epoch=self.epoch, batch=self.batch)
 

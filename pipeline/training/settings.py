@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from clip2video_pipe.pipeline.settings import (
     Config,
+    Dataset,
     ProtocolDataset,
     Settings,
     TableDataset,
@@ -31,7 +32,6 @@ class TrainSettings(Settings):
     negatives: Literal["global", "local"] = "global"  # all pairs of a batch, or those of one's own worker
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of products; weights stay float32
     recompute: bool = False  # gradient checkpointing: less memory, a third more time
-    jitter: int = Field(default=1, ge=1)  # so many times sampling.max_frames are kept, and drawn from each epoch
     seed: int = Field(default=0, ge=0, lt=2**63)  # of the order, the captions, and weights that no file gives
     validate_every: int = Field(default=1, ge=1)  # epochs; the last one is, too
     held_out: float = Field(default=0.05, gt=0, lt=1)  # of the videos, to validate on where `validation` is not said
@@ -46,3 +46,7 @@ class TrainConfig(Config):
 
     validation: Annotated[TableDataset | ProtocolDataset, Field(discriminator="kind")] | None = None
     train: TrainSettings = TrainSettings()
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        return super().datasets | ({"validation": self.validation} if self.validation else {})

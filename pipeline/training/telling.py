@@ -118,13 +118,12 @@ class Following:
 
 
 def _measured(said: dict[str, Any], epochs: int) -> str:
-    loss = "" if said["loss"] is None else f" loss {said['loss']:.3f},"
     best = ", the best so far" if said["best"] == said["epoch"] else ""
     figures = []
     for direction in DIRECTIONS:
         recalls = " / ".join(f"{said[direction][f'R@{k}']:.1f}" for k in (1, 5, 10))
         figures.append(f"{direction.replace('_', ' ')} {recalls}")
-    return f"epoch {said['epoch'] + 1}/{epochs}:{loss} R@1/5/10 {', '.join(figures)}{best}"
+    return f"epoch {said['epoch'] + 1}/{epochs}: loss {said['loss']:.3f}, R@1/5/10 {', '.join(figures)}{best}"
 
 
 def _time(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ from clip2video_pipe.pipeline.errors import RequestError, TooManyFailures
 from clip2video_pipe.pipeline.plan import Plan, model_spec
 from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.run import decode
-from clip2video_pipe.pipeline.settings import Config, ProtocolDataset, TableDataset
+from clip2video_pipe.pipeline.settings import ProtocolDataset, TableDataset
 from clip2video_pipe.pipeline.training import checkpoints
+from clip2video_pipe.pipeline.training.checkpoints import begin
+from clip2video_pipe.pipeline.training.configs import frames_config, validation_config
 from clip2video_pipe.pipeline.training.data import Sample, window_of
 from clip2video_pipe.pipeline.training.settings import TrainConfig
 from clip2video_pipe.pipeline.training.telling import EVENTS
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
     from clip2video_pipe.pipeline.training.loop import Training
 
 HELD_OUT = "held-out.jsonl"
+LEAST_HELD = 2
 CARD = "card.json"
 NO_CAPTIONS = "video-without-captions"
 # Settings that change no number of what is made, so that training goes on when they are changed.
 UNCOUNTED: dict[str, Any] = {
-    "train": {"out", "threads", "memory", "save_every"},
-    **dict.fromkeys(("run", "store", "score"), True),
+    "train": {"out", "threads", "memory", "save_every"},  # of memory, what follows from it counts: the window
+    **dict.fromkeys(("run", "store", "score", "report"), True),
 }
 
 
@@ -57,25 +60,29 @@ def train(config: TrainConfig, reporter: Reporter) -> Trained:
 
     _check(config)
     out = Path(config.train.out or f"trained/{config.name}").absolute()
-    plan = decode(_frames_config(config, config.train.jitter), reporter)
+    plan = decode(frames_config(config), reporter)
     samples, gaps = _samples(plan)
     _check_gaps(gaps, plan)
+    held: set[str] = set()
     if config.validation is None:
         samples, held = _hold_out(samples, config.train.held_out, config.train.seed)
-        out.mkdir(parents=True, exist_ok=True)
-        _write_table(out / HELD_OUT, plan, held)
-        config = config.model_copy(update={"validation": TableDataset(kind="table", path=(str(out / HELD_OUT),))})
-    assert config.validation is not None
-    # Here, on all of the cluster: the first worker validates, while the others wait for it.
-    validation = decode(_frames_config(config.model_copy(update={"dataset": config.validation}), 1), reporter)
-    if not validation.texts:
-        raise RequestError("validation: has no captions, so that nothing can be measured; leave it out, or name others")
     if min(config.train.batch, len(samples)) < config.train.workers:
         raise RequestError(
             f"train.workers: is {config.train.workers}, more than the videos of a batch: train.batch is "
             f"{config.train.batch}, and there are {len(samples)} videos"
         )
     training = _training(config, plan, samples, out)
+    begin(out, training.identity)
+    if held:
+        _write_table(out / HELD_OUT, plan, held)
+        config = config.model_copy(update={"validation": TableDataset(kind="table", path=(str(out / HELD_OUT),))})
+    # Here, on all of the cluster: the first worker validates, while the others wait for it.
+    validation = decode(validation_config(config), reporter)
+    if not validation.texts:
+        raise RequestError("validation: has no captions, so that nothing can be measured; leave it out, or name others")
+    if (videos := _that_can_be_scored(validation)) < LEAST_HELD:
+        raise RequestError(f"validation: {videos} videos that decode, at least {LEAST_HELD} are needed to rank any")
+    training = replace(training, config=config)
     (train_here if config.run.engine == "inline" else train_on_ray)(training, reporter.say)
     return _finish(training, plan, gaps)
 
@@ -94,14 +101,11 @@ def _check(config: TrainConfig) -> None:
         raise RequestError("validation: is the training dataset itself; leave it out, and a share of it is held out")
 
 
-def _frames_config(config: TrainConfig, jitter: int) -> Config:
-    """What to decode: with jitter, more pictures of each video than a step looks at."""
-    said = config.model_dump(exclude={"train", "validation"})
-    said["sampling"]["max_frames"] *= jitter
-    said["model"] |= {"clip": None, "checkpoint": None, "seed": 0}  # decoding asks for no weights
-    said["score"]["post"] = ()
-    said["run"]["keep_frames"] = True
-    return Config.model_validate(said)
+def _that_can_be_scored(plan: Plan) -> int:
+    """Videos, by content, whose frames are there."""
+    frames = plan.frames.places
+    contents = set(plan.listing.videos["video"].drop_null().to_pylist())
+    return sum(frames[item].outcome.status == OK for item in contents)
 
 
 def _samples(plan: Plan) -> tuple[list[Sample], dict[str, int]]:
@@ -146,10 +150,12 @@ def _check_gaps(gaps: Mapping[str, int], plan: Plan) -> None:
 
 
 def _hold_out(samples: list[Sample], part: float, seed: int) -> tuple[list[Sample], set[str]]:
-    """The samples to train on, and the items held out: one at least, and at least two are left."""
-    count = min(max(1, round(part * len(samples))), len(samples) - 2)
-    if count < 1:
-        raise RequestError(f"dataset: {len(samples)} videos to train on; to hold one out at least 3 are needed")
+    """The samples to train on, and the items held out: at least two of each, or no rank could be told from another."""
+    count = min(max(LEAST_HELD, round(part * len(samples))), len(samples) - 2)
+    if count < LEAST_HELD:
+        raise RequestError(
+            f"dataset: {len(samples)} videos to train on; to hold {LEAST_HELD} out at least {2 + LEAST_HELD} are needed"
+        )
     chosen = np.random.default_rng([seed, len(samples)]).permutation(len(samples))[:count]
     held = {samples[n].item for n in chosen.tolist()}
     return [sample for sample in samples if sample.item not in held], held
@@ -176,8 +182,12 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path)
     model = model_spec(config, Fingerprints(plan.store))
     places, size = plan.frames.places, model.size.image_size
     shards = {sample.shard: places.shards[sample.shard].rows for sample in samples}
-    video = config.sampling.max_frames * config.train.jitter * size * size * 3  # bytes, at most
+    most = config.sampling.max_frames * (config.sampling.candidates if config.sampling.policy == "jitter" else 1)
+    video = most * size * size * 3  # bytes, at most
+    window = min(len(shards), window_of((rows * video for rows in shards.values()), config.train.memory))
     data = keys.digest([[sample.item, list(sample.captions)] for sample in samples])
+    # The order of an epoch follows from them: a checkpoint says how many of its batches are done.
+    layout = [window, [[sample.shard, sample.row] for sample in samples]]
     counted = config.model_dump(mode="json", exclude=UNCOUNTED)
     return Training(
         config=config,
@@ -186,16 +196,16 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path)
         stage=plan.frames.name,
         key=plan.frames.identity.key,
         rows=shards,
-        window=window_of((rows * video for rows in shards.values()), config.train.memory),
+        window=window,
         out=out,
-        identity=keys.digest({"config": public(counted), "data": data, "model": model.digest}),
+        identity=keys.digest({"config": public(counted), "data": data, "layout": layout, "model": model.digest}),
         data=data,
     )
 
 
 def _finish(training: "Training", plan: Plan, gaps: dict[str, int]) -> Trained:
     """The card of what was made, beside it."""
-    state = checkpoints.load_checkpoint(training.out, training.identity)
+    state = checkpoints.load_checkpoint(training.out)
     assert state is not None and state["best"] is not None, "a training that has ended has a checkpoint"
     card = {
         "config": public(training.config.model_dump(mode="json")),

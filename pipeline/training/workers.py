@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.models.errors import WeightsError
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.training.loop import Training, Worker, work
 from clip2video_pipe.pipeline.training.telling import Following, Lines, Record
 
 PATIENCE = 7200  # seconds that workers wait for one another: the first one validates meanwhile
+FAULT = "fault.txt"  # why another attempt would fail as well
 FAILURES = 3  # workers that may die: then all begin again, from the last checkpoint
 
 
@@ -45,6 +48,8 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
             f"run.engine: Ray Train starts no workers of a Python whose path has a space, {sys.executable!r}; "
             "use run.engine: inline, or install elsewhere"
         )
+    fault = training.out / FAULT
+    fault.unlink(missing_ok=True)
     started = connect(run.address, run.ship_code)
     try:
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -61,6 +66,8 @@ def train_on_ray(training: Training, say: Callable[[str], object]) -> None:
         with Following(training.out, Lines(settings.epochs, say)):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
+        if fault.exists():
+            raise EngineError(fault.read_text(encoding="utf-8")) from error
         causes = [str(cause).strip() for cause in getattr(error, "worker_failures", {}).values()]
         why = next((cause.splitlines()[-1] for cause in causes if cause), str(error).strip().splitlines()[-1])
         raise EngineError(f"training: {why}; the last checkpoint is kept") from error
@@ -82,8 +89,15 @@ def _work_on_ray(said: dict[str, Any]) -> None:
         here = max(1, context.get_local_world_size())
         torch.set_num_threads(training.config.train.threads or max(1, (os.cpu_count() or 1) // here))
     worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    if worker.rank:
-        work(training, worker, lambda event, **said: None)
-        return
-    with Record(training.out) as tell:
-        work(training, worker, tell)
+    fault = training.out / FAULT
+    if fault.exists():
+        raise EngineError(fault.read_text(encoding="utf-8"))
+    try:
+        if worker.rank:
+            work(training, worker, lambda event, **said: None)
+        else:
+            with Record(training.out) as tell:
+                work(training, worker, tell)
+    except (EngineError, RequestError, WeightsError) as error:
+        Store(str(training.out)).write(str(error).encode(), FAULT)
+        raise

@@ -22,6 +22,7 @@ model: {{preset: tiny, seed: 0}}
 sampling: {{max_frames: 4}}
 run: {{shard_items: 2, engine: inline}}
 store: "{store}"
+report: false
 """
 
 

@@ -39,8 +39,9 @@ def test_of_the_same_config(corpus, singly, kept):
     second = corpus.begin(*words, chaos=[SLOW])
     assert [corpus.end(pid) for pid in (first, second)] == [0, 0], corpus.out.read_text()
     runs = results(corpus)
-    for stage in ("frames", "video_embeddings"):
-        assert sum(run[stage]["computed"] for run in runs) < 12, "nothing was shared"
+    # Which of them is shared depends on who is ahead: what both have in hand at a time is computed twice.
+    computed = [run[stage]["computed"] for run in runs for stage in ("frames", "video_embeddings")]
+    assert sum(computed) < 2 * 2 * 6, "nothing was shared"
     assert all(run["video_embeddings"]["computed"] + run["video_embeddings"]["reused"] == 6 for run in runs)
     corpus.run()
     assert corpus.is_as(singly)

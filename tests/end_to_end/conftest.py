@@ -7,8 +7,10 @@ import socket
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from clip2video_pipe.manifests.manifest import load
 from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.cli import main
 from clip2video_pipe.pipeline.events import ALIVE, RUNS, EventLog
@@ -21,6 +23,7 @@ model: {{preset: tiny, seed: 0}}
 sampling: {{max_frames: 4}}
 run: {{shard_items: 2, engine: inline}}
 store: {store}
+report: false
 """
 
 
@@ -30,6 +33,22 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("some clips")
     write_clips(folder, 6, 0, seconds=1.0, size=(96, 64), fps=10)
     return folder
+
+
+@pytest.fixture(scope="session")
+def matrix():
+    """Scores of the similarity stage, given a store and a run's folder: by caption_id, by video_id."""
+
+    def read(store, run):
+        said = json.loads((Path(run) / "run.json").read_text())
+        [stage] = [stage for stage in said["stages"] if stage["stage"] == "similarity"]
+        columns = pq.read_table(Path(run) / "columns.parquet")["video_id"].to_pylist()
+        rows = load(Store(str(store)), "similarity", stage["manifest"]).table().to_pylist()
+        return {
+            row["query_id"]: dict(zip(columns, row["scores"], strict=True)) for row in rows if row["scores"] is not None
+        }
+
+    return read
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip2video_pipe.manifests import faults
-from clip2video_pipe.manifests.manifest import load
-from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline import export as exporting
 
 LANCE = importlib.util.find_spec("lance") is not None
@@ -37,20 +35,9 @@ def read(path):
     return table.drop_columns(["vector"]), vectors
 
 
-def matrix(project, result):
-    """Scores of the similarity stage: by caption_id, by video_id."""
-    columns = pq.read_table(f"{result['run_dir']}/columns.parquet")["video_id"].to_pylist()
-    rows = load(Store(str(project.store)), "similarity", result["stages"]["similarity"]["manifest"]).table()
-    scores = {}
-    for row in rows.to_pylist():
-        if row["scores"] is not None:
-            scores[row["query_id"]] = dict(zip(columns, row["scores"], strict=True))
-    return scores
-
-
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("model", ["model.center_weight=0.3", "model.alignment=none"])
-def test_dot_products_are_the_scores(project, tmp_path, suffix, model):
+def test_dot_products_are_the_scores(project, matrix, tmp_path, suffix, model):
     result = project.run("--set", model)
     videos, captions = tmp_path / f"my videos{suffix}", tmp_path / "not there yet" / f"captions{suffix}"
     code, out, err = project.command("export", "--set", model, "--to", str(videos), "--captions", str(captions))
@@ -60,7 +47,7 @@ def test_dot_products_are_the_scores(project, tmp_path, suffix, model):
     assert rows.column_names == ["video_id", "start", "end"]
     assert texts.column_names == ["caption_id", "video_id", "text"]
     assert v.dtype == c.dtype == np.float32
-    expected = matrix(project, result)
+    expected = matrix(project.store, result["run_dir"])
     ids = rows["video_id"].to_pylist()
     scores = np.array([[expected[query][video] for video in ids] for query in texts["caption_id"].to_pylist()])
     assert scores.shape == (12, 6)

@@ -67,9 +67,9 @@ def running(project):
 
 @pytest.fixture
 def many(project):
-    """The option that makes it sixty clips, in shards of one."""
-    folder = project.folder / "sixty clips"
-    write_clips(folder, 60, 0, seconds=1.0, size=(96, 64), fps=10)
+    """The option that makes it thirty clips, in shards of one."""
+    folder = project.folder / "thirty clips"
+    write_clips(folder, 30, 0, seconds=1.0, size=(96, 64), fps=10)
     data = f"{{kind: table, path: {folder}/clips.jsonl, root: {folder}}}"
     return ["--set", f"dataset={data}", "--set", "run.shard_items=1"]
 
@@ -91,13 +91,13 @@ def test_a_run_says_what_is_kept_and_the_command_that_goes_on(project, running, 
     assert "Traceback" not in run.said
     lines = run.said.splitlines()
     done = run.finished("frames")
-    assert f"frames: {done} of 60 done" + (f", {60 - done} to go" if done < 60 else "") in lines
+    assert f"frames: {done} of 30 done" + (f", {30 - done} to go" if done < 30 else "") in lines
     assert any(line.startswith("video_embeddings: ") and line.endswith(" to go") for line in lines)
     _, out, _ = project.command("status", "--json")
     assert json.loads(out)["state"] == "stopped (KeyboardInterrupt)"
     again = subprocess.run(shlex.split(lines[-1].partition("this goes on: ")[2]), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "videos: 60 of 60 ok" in again.stdout
+    assert "videos: 30 of 30 ok" in again.stdout
 
 
 def test_while_ray_starts(running, many):
@@ -107,7 +107,7 @@ def test_while_ray_starts(running, many):
     run.interrupt()
     assert run.seconds_to_end() < 5
     assert run.process.returncode == 130
-    assert "frames: 0 of 60 done, 60 to go" in run.said
+    assert "frames: 0 of 30 done, 30 to go" in run.said
     assert "Traceback" not in run.said
 
 

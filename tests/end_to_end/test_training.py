@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -71,6 +73,10 @@ def trained(tmp_path_factory, training_clips):
     return project
 
 
+def read_pictures(path):
+    return pq.read_table(path, columns=["pictures"])["pictures"].to_pylist()
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -103,6 +109,14 @@ def test_what_is_held_out_is_not_trained_on(trained):
     assert json.loads((trained.out / "card.json").read_text())["data"]["videos"] == 12 - 3
 
 
+def test_jitter_trains_on_what_is_decoded_and_is_measured_without(training):
+    words = ["--set", "sampling={policy: jitter, max_frames: 2, candidates: 2}", "--set", "train.epochs=1"]
+    assert training.train(*words) == 0
+    shards = (training.folder / "store" / "frames").glob("*/[!.]*.parquet")
+    kept = Counter(len(pictures) for path in shards for pictures in read_pictures(path))
+    assert kept == {4: 12, 2: 3}, "twice as many of each video as a step looks at, and what is validated as it is"
+
+
 @pytest.mark.parametrize("steps", [2, 3])  # the one before is in a checkpoint
 def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, trained, steps):
     with subprocess.Popen([*COMMAND, "train", str(training.config)], stderr=subprocess.PIPE, text=True) as process:
@@ -118,12 +132,33 @@ def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, 
     assert any(event["event"] == "resumed" for event in training.events())
     for name in ("pytorch_model.bin.0", "pytorch_model.bin.1"):
         assert same(training.weights(name), trained.weights(name))
+    found, expected = (json.loads((one.out / "card.json").read_text())["epochs"] for one in (training, trained))
+    assert [said["loss"] for said in found] == [said["loss"] for said in expected]
 
 
 def test_what_has_ended_is_not_done_again(trained, capsys):
     before = (trained.out / "model.safetensors").stat().st_mtime_ns
     assert trained.train() == 0
     assert (trained.out / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_folder_is_of_one_training(training, capsys):
+    assert training.train("--set", "train.epochs=1") == 0
+    before = (training.out / "checkpoint.pt").read_bytes()
+    for word in ("train.lr=0.002", "model.center_weight=0.1"):
+        assert training.train("--set", "train.epochs=1", "--set", word) == 2
+        assert "train.out" in capsys.readouterr().err.splitlines()[-1]
+    assert training.train("--set", "train.epochs=1", "--set", "train.threads=2") == 0
+    assert (training.out / "checkpoint.pt").read_bytes() == before
+    moved = training.out.rename(training.folder / "moved")
+    assert training.train("--set", "train.epochs=1", "--set", f"train.out='{moved}'") == 0
+    assert (moved / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_training_that_diverges_says_so_and_keeps_what_it_has(training, capsys):
+    assert training.train("--set", "train.lr=1.0e+30", "--set", "train.clip_norm=1.0e+30") == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "train.lr" in message and "Traceback" not in message
 
 
 def test_batches_in_parts_end_with_about_the_same_weights(training, trained):
@@ -167,6 +202,9 @@ def test_a_video_that_does_not_decode_is_a_gap(training):
         (["--set", "train.workers=2"], "inline engine"),
         (["--set", "train.freeze=[images]"], "train.freeze"),
         (["--set", "train.epochs=0"], "train.epochs"),
+        (["--set", "model.seed=1"], "model.seed"),
+        (["--set", "validation={kind: table, path: nowhere.jsonl}"], "validation.path"),
+        (["--set", "validation={kind: msvd, annotations: '{clips}', videos: '{clips}', split: test-1k5}"], "split"),
     ],
 )
 def test_what_cannot_be_is_one_line(training, capsys, words, said):
@@ -180,5 +218,5 @@ def test_an_empty_dataset_is_one_line(training, capsys):
     training.table = training.folder / "none.jsonl"
     training.table.write_text(json.dumps({"video": "nowhere.mp4", "caption": "gone"}) + "\n")
     training.write()
-    assert training.train() in (2, 3)
-    assert "videos" in capsys.readouterr().err.splitlines()[-1]
+    assert training.train() == 2
+    assert "0 videos with captions" in capsys.readouterr().err.splitlines()[-1]

@@ -36,6 +36,13 @@ def problem(load, text, *overrides):
     return message
 
 
+@pytest.mark.parametrize("override", ["run.shard_items={}", "dataset={}", "store.path={}", "{}"])
+def test_what_may_be_secret_is_not_in_a_message(load, override):
+    address = "https://me:hidden@host/folder"
+    text = GOOD.replace("name: demo", f"name: demo\nstore: {address}")
+    assert "hidden" not in problem(load, text, override.format(address))
+
+
 def test_defaults_and_overrides(load):
     config = load(GOOD, "sampling.max_frames=4", "run.shard_items=7", "embed={batch_frames: 32}")
     assert config.sampling.max_frames == 4
@@ -53,7 +60,7 @@ def test_defaults_and_overrides(load):
         ("max_frames: 8", "max_frames: 0", ["config.yaml:9:", "sampling.max_frames: is 0", "greater"]),
         ("max_frames: 8", "max_frames: 78", ["config.yaml:9:", "77 positions"]),
         ("max_frames: 8", "size: 224", ["config.yaml:9:", "sampling.size", "64 pixels"]),
-        ("max_frames: 8", "policy: refrence", ["config.yaml:9:", "'refrence'", "'reference' or 'uniform'"]),
+        ("max_frames: 8", "policy: refrence", ["config.yaml:9:", "'refrence'", "'uniform' or 'jitter'"]),
         ("kind: folder", "kind: floder", ["config.yaml:2:", "dataset.kind", "'floder'", "'folder'"]),
         ("kind: folder", "pth: x", ["config.yaml:2:", "dataset.kind: is missing"]),
         ("{folder}", "/no/such place", ["config.yaml:4:", "dataset.path", "'/no/such place'", "no such folder"]),

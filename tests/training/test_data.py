@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip2video_pipe.pipeline.training.data import Epochs, Sample, ahead, jittered, share, window_of
+from clip2video_pipe.pipeline.training.data import Epochs, Sample, ahead, share, window_of
+from clip2video_pipe.stages.sampling import draw
 
 
 def epochs(count, batch=4, workers=1, seed=0, window=100, shard=5):
@@ -53,12 +54,11 @@ def test_as_many_shards_as_memory_has_room_for(sizes, budget, window):
 
 
 def test_jitter_draws_one_picture_of_each_part():
-    pictures = np.arange(9, dtype=np.uint8)[:, None]
-    drawn = np.array([jittered(pictures, 4, np.random.default_rng(n))[:, 0] for n in range(200)])
+    drawn = np.array([draw(9, 4, np.random.default_rng(n)) for n in range(200)])
     assert drawn.shape == (200, 4)
     assert (np.diff(drawn) > 0).all(), "in order"
     assert {tuple(sorted(set(column))) for column in drawn.T} == {(0, 1, 2), (3, 4), (5, 6), (7, 8)}
-    assert jittered(pictures[:3], 4, np.random.default_rng(0)).tolist() == pictures[:3].tolist()
+    assert draw(3, 4, np.random.default_rng(0)).tolist() == [0, 1, 2]
 
 
 def test_what_is_made_ahead_comes_in_order_and_errors_come_through():

@@ -79,3 +79,20 @@ def test_computing_layers_again_changes_nothing(small):
     again = small.gradient(Towers(model.train(), small.FRAMES), [small.pairs()], [7])
     plain = small.gradient(Towers(small.new_model().train(), small.FRAMES), [small.pairs()], [7])
     assert again[0] == plain[0] and largest_difference(again[1], plain[1]) < 1e-7
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_gives_about_the_same_gradient_in_parts_too(small, dtype):
+    from clip2video_pipe.pipeline.training.step import Towers
+
+    def gradient(parts, mixed):
+        with torch.autocast("cpu", dtype, enabled=mixed):
+            return small.gradient(Towers(small.new_model().train(), small.FRAMES), parts, [7])
+
+    exact, whole = (gradient([small.pairs()], mixed) for mixed in (False, True))
+    parts = gradient(small.cut(small.pairs(), [4, 3]), True)
+    for found in (whole, parts):
+        assert found[0] == pytest.approx(exact[0], rel=0.02) and found[0] != exact[0]
+        apart = sum(float((found[1][name] - exact[1][name]).square().sum()) for name in exact[1])
+        assert apart < 0.05**2 * sum(float(value.square().sum()) for value in exact[1].values())
+        assert all(value.dtype == torch.float32 for value in found[1].values()), "master weights"

@@ -1,0 +1,150 @@
+"""`report.html`: one file that needs nothing else, written beside what a run says of itself."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+
+from clip2video_pipe.manifests import keys
+from clip2video_pipe.manifests.shards import versions
+from clip2video_pipe.pipeline.config import public
+from clip2video_pipe.pipeline.plan import Plan, Step
+from clip2video_pipe.pipeline.report import plots
+from clip2video_pipe.pipeline.report.gather import Facts, gather
+from clip2video_pipe.pipeline.report.strips import strips
+from clip2video_pipe.pipeline.show import SHOWN, duration, number
+from clip2video_pipe.stages.frames import Frames
+
+NAME = "report.html"
+VERSION = 2  # raised when the page changes
+LOOKED_AT = 3  # earlier runs
+FAILURES = 50  # lines of failures that are listed
+
+
+def write_report(
+    plan: Plan,
+    scoring: Sequence[Step],
+    said: Mapping[str, Any],
+    tables: Mapping[str, pa.Table],
+    run: Sequence[str],
+) -> dict[str, str]:
+    """Write the page into the folder `run` of the store; gives its `path`, and the `digest` of what it shows.
+
+    Where an earlier run of the config shows the same, its page is taken, with the seconds of when it was computed.
+    """
+    shown = {"metrics": said["metrics"], "warnings": said["warnings"], "stages": [row["key"] for row in said["stages"]]}
+    settings = plan.config.model_dump(mode="json", exclude={"run", "embed", "report", "strict"})
+    digest = keys.digest({**shown, "settings": public(settings), "page": VERSION, "made by": versions()})
+    page = _earlier(plan, digest, run) or render(plan, scoring, said, tables).encode()
+    plan.store.write(page, *run, NAME)
+    return {"path": plan.store.path(*run, NAME), "digest": digest}
+
+
+def _earlier(plan: Plan, digest: str, run: Sequence[str]) -> bytes | None:
+    """The page of one of the last runs of the config, if it shows the same."""
+    before = [stamp for stamp in plan.store.folders(*run[:-1]) if stamp != run[-1]]
+    for stamp in before[: -1 - LOOKED_AT : -1]:
+        said = plan.store.read_json(*run[:-1], stamp, "run.json")
+        if isinstance(said, dict) and (said.get("report") or {}).get("digest") == digest:
+            return plan.store.read(*run[:-1], stamp, NAME)
+    return None
+
+
+def render(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> str:
+    """The page. `said` is what run.json says, `tables` what lies beside it. Raises Damaged, RequestError."""
+    facts = gather(plan, tables.get("ranks"), scoring)
+    metrics = dict(said["metrics"])
+    coverage = metrics.pop("coverage")
+    config = plan.config
+    expected = {
+        str(direction): {str(name): value for name, value in row.items()} for direction, row in config.expected.items()
+    }
+    missing = tables["missing"]
+    return _template().render(
+        name=config.name,
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        warnings=said["warnings"],
+        stages=[_stage(row) for row in said["stages"]],
+        figures=_figures(metrics, expected),
+        sure={name: row for name, row in metrics.items() if "R@1_low" in row and "whole_query_set" not in row},
+        untrained=config.model.seed is not None,
+        coverage={name: coverage[name] for name in ("videos", "captions") if name in coverage},
+        gaps=coverage.get("gaps", {}),
+        missing=missing.slice(0, FAILURES).to_pylist(),
+        more=max(0, len(missing) - FAILURES),
+        facts=facts,
+        plots=_plots(facts, expected),
+        strips=_strips(plan, facts),
+        kept=plan.frames.kept,
+        settings=_settings(public(config.model_dump(mode="json", exclude_defaults=True))),
+        versions=versions(),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("clip2video_pipe.pipeline.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _stage(row: Mapping[str, Any]) -> dict[str, Any]:
+    seconds, computed = row["seconds"], row["computed"]
+    rate = f"{computed / seconds:,.1f}/s" if seconds and computed else ""
+    return {**row, "seconds": duration(seconds) if seconds else "", "rate": rate}
+
+
+def _figures(metrics: Mapping[str, Any], expected: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Names of the columns, and the rows: a label, its figures, and whether they are somebody else's."""
+    names = [name for name in SHOWN if any(name in row for row in metrics.values())]
+    rows = []
+    for direction, row in metrics.items():
+        rows.append((direction.replace("_", " "), [number(name, row.get(name)) for name in names], False))
+        if direction in expected:
+            rows.append(("published", [number(name, expected[direction].get(name)) for name in names], True))
+    return {"names": names, "rows": rows}
+
+
+def _plots(facts: Facts, expected: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+    """Heading and SVG of each that there is something for."""
+    found = []
+    ranks = {name: values for name, values in facts.ranks.items() if len(values)}
+    if ranks:
+        found.append(("Recall at k", plots.recall_curves(ranks, expected)))
+        found.append(("Ranks", plots.rank_histogram(ranks)))
+    if facts.matrix is not None:
+        found.append(("Scores", plots.matrix(facts.matrix)))
+    if facts.seconds is not None and len(facts.seconds):
+        found.append(("Length of the clips", plots.histogram(facts.seconds, "seconds")))
+    return found
+
+
+def _strips(plan: Plan, facts: Facts) -> dict[str, str]:
+    """The strips of all videos that the page shows, by content."""
+    if not plan.frames.kept:
+        return {}
+    answers = [answer for query in (*facts.wrong, *facts.narrow) for answer in (query.own, *query.answers)]
+    contents = [answer.content for answer in answers] + [content for _, content in facts.some]
+    contents += [content for pair in facts.alike for content in (pair[2], pair[4])]
+    assert isinstance(plan.frames.stage, Frames)
+    return strips(plan.frames, plan.frames.stage.size, [content for content in contents if content is not None])
+
+
+def _settings(said: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Dotted names and values of the settings that are not the defaults."""
+    found = []
+    for name, value in said.items():
+        if isinstance(value, dict) and value:
+            found += _settings(value, f"{above}{name}.")
+        else:
+            found.append((f"{above}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return found

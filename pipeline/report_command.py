@@ -1,0 +1,59 @@
+"""The command `clip2video-pipe report`."""
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clip2video_pipe.manifests.addresses import is_remote
+from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.config import load_config
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.events import RUNS
+from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
+from clip2video_pipe.pipeline.plan import Plan, make_plan
+from clip2video_pipe.pipeline.results import measure
+
+
+def report_of_run(
+    config: ConfigPath,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Where to write it; else beside what the last run said.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of what is there as one HTML file. Computes no embeddings and no scores."""
+    from clip2video_pipe.pipeline.report.page import NAME, render
+
+    plan = make_plan(load_config(config, overrides or []), again=False)
+    if show and to is None and is_remote(plan.store.path()):
+        raise RequestError(f"report: {plan.store.path()!r} is not on this machine; say where to write it with --to")
+    scoring = plan.scoring() if plan.video_embeddings.manifest else []
+    for step in (plan.video_embeddings, *scoring):
+        if step.manifest is None:
+            raise RequestError(f"{step.name} of {plan.config.name!r}: {step.why()}; start a 'run' first")
+    results = measure(plan, scoring)
+    stamp, said = _last(plan)
+    page = render(plan, scoring, {**said, "metrics": results.metrics, "warnings": plan.warnings}, results.tables)
+    if to is None:
+        plan.store.write(page.encode(), RUNS, plan.config.name, stamp, NAME)
+        where = plan.store.path(RUNS, plan.config.name, stamp, NAME)
+    else:
+        Store(str(to.parent)).write(page.encode(), to.name)
+        where = str(to)
+    typer.echo(json.dumps({"report": where}) if as_json else where)
+    if show:
+        webbrowser.open(Path(where).absolute().as_uri())
+
+
+def _last(plan: Plan) -> tuple[str, dict[str, object]]:
+    """The folder of the last run of the config that ended, and what it said. Raises RequestError."""
+    for stamp in reversed(plan.store.folders(RUNS, plan.config.name)):
+        said = plan.store.read_json(RUNS, plan.config.name, stamp, "run.json")
+        if isinstance(said, dict):
+            return stamp, said
+    raise RequestError(f"no run of {plan.config.name!r} has ended in {plan.store.path()!r}; start a 'run' first")

@@ -1,0 +1,153 @@
+"""The report of a run: what is in the page, that it needs nothing else, and that hostile names stay text."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from clip2video_pipe.stages.datasets.shapes import write_clips
+
+HOSTILE = "<script>alert('x')</script> \" ' & \u202eright to left \u05d0\u05d1 " + "long" * 75
+
+
+class Page(HTMLParser):
+    """Tags by name with their attributes, and the text that a reader sees."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def report(project, **settings):
+    """What a run with a report says, and the page."""
+    words = [word for name, value in settings.items() for word in ("--set", f"{name.replace('__', '.')}={value}")]
+    code, out, err = project.command("run", "--set", "report=true", *words, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    return said, Page(Path(said["report"]["path"]).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def reported(project):
+    return report(project)
+
+
+def needs_nothing_else(page):
+    addresses = [
+        value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href", "xlink:href")
+    ]
+    return not page.all("script") and not page.all("link") and all(a.startswith(("data:", "#")) for a in addresses)
+
+
+def test_it_says_what_the_run_found(reported):
+    said, page = reported
+    for direction in ("text_to_video", "video_to_text"):
+        figures = said["metrics"][direction]
+        row = [direction.replace("_", " "), *(f"{figures[f'R@{k}']:.1f}" for k in (1, 5, 10))]
+        assert " ".join(row) in page.words
+        assert f"R@1 lies between {figures['R@1_low']:.1f} and {figures['R@1_high']:.1f}" in page.words
+    for stage in said["stages"]:
+        assert f"{stage['stage']} {stage['status']} {stage['items']} {stage['computed']}" in page.words
+    assert "6 of 6 videos" in page.words and "12 of 12 captions" in page.words
+    assert "model.preset tiny" in page.words
+    assert len(page.all("svg")) == 4, "recalls, ranks, scores, lengths"
+    assert needs_nothing_else(page)
+
+
+def test_it_shows_the_videos_of_the_worst_queries(reported, project):
+    said, page = reported
+    ranks = pq.read_table(f"{said['run_dir']}/ranks.parquet").to_pylist()
+    worst = max((row for row in ranks if row["direction"] == "text_to_video"), key=lambda row: row["rank"])
+    assert f"rank {worst['rank']:g}" in page.words
+    assert worst["video_id"] in page.words and worst["wrong_id"] in page.words
+    strips = page.all("img")
+    assert strips and all(strip["src"].startswith("data:image/jpeg;base64,") for strip in strips)
+
+
+def test_a_run_that_shows_the_same_takes_the_page_that_is_there(reported, project, monkeypatch):
+    said, _ = reported
+    monkeypatch.setattr("clip2video_pipe.pipeline.report.page.render", None)
+    code, out, err = project.command("run", "--set", "report=true", "--json")
+    assert code == 0 and "report.html" not in err
+    again = json.loads(out)["report"]
+    assert again["digest"] == said["report"]["digest"] and again["path"] != said["report"]["path"]
+    assert Path(again["path"]).read_bytes() == Path(said["report"]["path"]).read_bytes()
+
+
+def test_a_report_that_cannot_be_written_is_told_and_fails_nothing(project, monkeypatch):
+    def broken(*_):
+        raise ValueError("no ink")
+
+    monkeypatch.setattr("clip2video_pipe.pipeline.report.page.render", broken)
+    code, out, err = project.command("run", "--set", "report=true")
+    assert code == 0 and "no ink" in err and "Traceback" not in err
+    assert "text to video" in out
+
+
+def test_names_and_captions_stay_text(project, tmp_path):
+    folder = tmp_path / "hostile"
+    rows = [
+        json.loads(line)
+        for line in (
+            write_clips(folder, 3, 0, seconds=0.5, size=(64, 48), fps=10),
+            (folder / "clips.jsonl").read_text(),
+        )[1].splitlines()
+    ]
+    for n, row in enumerate(rows):
+        row["caption"] = f"{n} {HOSTILE}"
+        row["video_id"] = f"{n}{HOSTILE}"
+    rows.append({"video": "gone.mp4", "video_id": f"gone {HOSTILE}", "caption": "none"})
+    (folder / "hostile.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = f"{{kind: table, path: '{folder}/hostile.jsonl', root: '{folder}'}}"
+    _, page = report(project, dataset=data, run__max_failure_rate=1)
+    assert "<script>alert('x')</script>" in page.words and "gone <script>" in page.words
+    assert needs_nothing_else(page)
+
+
+@pytest.mark.parametrize("kept", ["true", "false"])
+def test_a_corpus_without_captions_gets_what_applies(project, clips, kept):
+    (project.folder / "videos").mkdir()
+    for clip in clips.glob("*.mp4"):
+        (project.folder / "videos" / clip.name).write_bytes(clip.read_bytes())
+    (project.folder / "videos" / "broken.mp4").write_bytes(b"no video")
+    data = f"{{kind: folder, path: '{project.folder}/videos'}}"
+    _, page = report(project, dataset=data, run__keep_frames=kept, run__max_failure_rate=1)
+    assert "Metrics" not in page.words and "6 of 7 videos" in page.words and "broken.mp4" in page.words
+    assert "Look alike" in page.words and re.search(r"cosine 0\.9\d+", page.words), "untrained, they are all alike"
+    assert bool(page.all("img")) == (kept == "true")
+    assert ("run.keep_frames is false" in page.words) == (kept == "false")
+
+
+def test_the_command_writes_it_again(project, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert project.command("report")[0] == 2, "nothing is there yet"
+    assert project.command("run")[0] == 0
+    code, out, _ = project.command("report", "--open")
+    assert code == 0 and opened == [f"file://{out.strip().replace(' ', '%20')}"]
+    other = tmp_path / "a page.html"
+    assert project.command("report", "--to", str(other), "--set", "score.save_matrix=false")[0] == 2
+    code, out, _ = project.command("report", "--to", str(other))
+    assert code == 0 and out.strip() == str(other) and "<h2>Metrics</h2>" in other.read_text()
+
+
+def test_what_is_most_wrong_has_no_gap_at_top_k_zero(project):
+    _, page = report(project, score="{top_k: 0, save_matrix: false}")
+    assert "score.save_matrix is false" in page.words and "1. with" in page.words
