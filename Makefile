@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score bench-search results clean
+.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score bench-search bench-serve results clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
 	$(BIN)/clip2video-pipe run conf/demo.yaml
 	$(BIN)/clip2video-pipe pairs conf/demo.yaml data/demo/test-pairs.jsonl
+	$(BIN)/clip2video-pipe search conf/demo.yaml "an orange cross is going round and round" -k 3
 
 test: lint types
 	$(BIN)/pytest -n 2  # there are two cores; tests/conftest.py says which tests stay together
@@ -52,6 +53,9 @@ bench-score: $(VENV)/installed
 
 bench-search: $(VENV)/installed
 	$(BIN)/python -m benchmarks.search
+
+bench-serve: $(VENV)/installed
+	$(BIN)/python -m benchmarks.serve
 
 demo-model: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo_model

@@ -30,6 +30,7 @@ from clip2video_pipe.pipeline.report_command import report_of_run
 from clip2video_pipe.pipeline.retrying import classes_to_retry
 from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.search_command import search_videos
+from clip2video_pipe.pipeline.serve_command import serve_page
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.show import counted, show_plan, show_result
 from clip2video_pipe.pipeline.status_command import StatusCommand, status
@@ -76,6 +77,7 @@ app.command("gc")(collect_garbage)
 app.command("pairs")(pairs_of_videos)
 app.command("report")(report_of_run)
 app.command("search")(search_videos)
+app.command("serve")(serve_page)
 app.command("train")(train_model)
 app.command("verify")(verify_stores)
 

@@ -1,0 +1,76 @@
+"""The command `clip2video-pipe serve`."""
+
+import ipaddress
+import socket
+import threading
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from clip2video_pipe.pipeline.config import load_config
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.options import ConfigPath, Overrides
+from clip2video_pipe.pipeline.plan import make_plan
+
+BACKLOG = 2048
+
+
+def serve_page(
+    config: ConfigPath,
+    host: Annotated[str, typer.Option("--host", help="The address to listen at; 0.0.0.0: all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: one that is free.")] = 8000,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", help="A name that others reach this machine by, where --host is not this machine alone."
+        ),
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Requests a second that one client may make.")] = 1000,
+    show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Serve a page to search the corpus with, and a JSON API. The embeddings have to be there."""
+    plan = make_plan(load_config(config, overrides or []), again=False)
+    listening = _listen(host, port)
+
+    import uvicorn
+
+    from clip2video_pipe.pipeline.serve.app import create_app
+    from clip2video_pipe.pipeline.serve.library import Library
+
+    library = Library(plan)
+    library.load()
+    app = create_app(library, _names(host, name or []), rate)
+    where = listening.getsockname()[1]
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{where}/"  # noqa: S104
+    typer.echo(f"{len(library.videos)} videos of {library.name} at {address}; Ctrl-C ends it")
+    if show:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    settings = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=512, server_header=False)
+    uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound already, so that what is wrong is said before anything is loaded. Raises RequestError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise RequestError(f"serve: {host}:{port}: {error.strerror}; give another --host or --port") from error
+    listening.listen(BACKLOG)
+    return listening
+
+
+def _names(host: str, names: list[str]) -> list[str]:
+    """What a request may say that it is for: a page elsewhere that has its name point here reaches nothing."""
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everywhere = False
+    if everywhere and not names:
+        return ["*"]
+    return ["localhost", "127.0.0.1", "[::1]", host, *names]

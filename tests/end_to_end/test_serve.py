@@ -1,0 +1,240 @@
+"""The page's API: it finds what the pipeline does, serves the corpus' videos and nothing else, refuses in words."""
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.pipeline.config import load_config
+from clip2video_pipe.pipeline.plan import make_plan
+from clip2video_pipe.pipeline.serve import batching
+from clip2video_pipe.pipeline.serve.app import create_app
+from clip2video_pipe.pipeline.serve.library import Library
+from clip2video_pipe.pipeline.serve.limits import HEADERS, Rates
+from clip2video_pipe.stages.datasets.shapes import write_clips
+
+HOSTILE = "<script>alert('x')</script>\"&"
+CONFIG = """\
+name: served
+dataset: {{kind: table, path: "{clips}/rows.jsonl", root: "{clips}"}}
+model: {{preset: tiny, seed: 0}}
+sampling: {{max_frames: 4}}
+embed: {{precision: float32}}
+run: {{engine: inline, shard_items: 4}}
+store: "{store}"
+report: false
+"""
+
+
+class Served:
+    """A corpus of six clips in two folders, one of them with a hostile name, that was run, and its API."""
+
+    def __init__(self, folder):
+        self.clips, self.store, self.config = folder / "clips", folder / "store", folder / "served.yaml"
+        write_clips(self.clips, 6, 0, seconds=0.5, size=(64, 48), fps=10)
+        rows = [json.loads(line) for line in (self.clips / "clips.jsonl").read_text().splitlines()]
+        self.rows = []
+        for n, row in enumerate(rows):
+            row["video_id"] = HOSTILE if n == 0 else f"{'even' if n % 2 else 'odd'}/{row['video']}"
+            self.rows.append(row)
+        (self.clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self.config.write_text(CONFIG.format(clips=self.clips, store=self.store))
+        assert main(["run", str(self.config)]) == 0
+        self.library = Library(make_plan(load_config(self.config), again=False))
+
+    def client(self, rate=10_000.0):
+        return TestClient(create_app(self.library, ["testserver"], rate), raise_server_exceptions=False)
+
+    def similarity(self):
+        """Rows of the similarity stage."""
+        return [row for path in self.store.glob("similarity/*/*.parquet") for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    return Served(tmp_path_factory.mktemp("a corpus to serve"))
+
+
+@pytest.fixture
+def client(served):
+    with served.client() as client:
+        yield client
+
+
+def test_a_search_finds_what_the_pipeline_does_with_the_same_scores(served, client):
+    queries = [row for row in served.similarity() if row["direction"] == "text_to_video"]
+    captions = pq.read_table(next(served.store.glob("captions/*"))).to_pylist()
+    texts = {row["caption_id"]: row["text"] for row in captions}
+    assert len(queries) >= 6
+    for row in queries:
+        hits = client.get("/api/search", params={"q": texts[row["query_id"]], "k": 6}).json()["hits"]
+        assert [hit["score"] for hit in hits] == pytest.approx(row["top_scores"], rel=1e-4, abs=1e-4)
+        gaps = -np.diff(row["top_scores"])
+        if gaps.min() > 1e-3:
+            assert [hit["video_id"] for hit in hits] == row["top_ids"]
+
+
+def test_more_like_this_does_not_find_itself(served, client):
+    one = served.library.videos[2]
+    hits = client.get("/api/search", params={"like": one.key, "k": 100}).json()["hits"]
+    assert sorted(hit["key"] for hit in hits) == sorted(video.key for video in served.library.videos if video != one)
+    unit = served.library.vector(2)
+    assert hits[0]["score"] == pytest.approx(
+        max(float(unit @ served.library.vector(n)) for n in (0, 1, 3, 4, 5)), abs=1e-5
+    )
+
+
+def test_filters_by_folder_and_length(served, client):
+    def found(**params):
+        return {
+            hit["video_id"]
+            for hit in client.get("/api/search", params={"q": "a shape", "k": 100, **params}).json()["hits"]
+        }
+
+    everything = {row["video_id"] for row in served.rows}
+    assert found() == everything
+    assert found(folder="odd") == {name for name in everything if name.startswith("odd/")}
+    assert found(folder="od") == set()
+    assert found(shortest=0.4, longest=0.6) == everything and found(shortest=0.6) == set() == found(longest=0.4)
+    assert client.get("/api/corpus").json() == {
+        "name": "served",
+        "videos": 6,
+        "folders": [HOSTILE.rpartition("/")[0], "even", "odd"],
+    }
+
+
+def test_a_video_its_captions_its_poster_and_a_part_of_its_file(served, client):
+    for row in served.rows:
+        [video] = [video for video in served.library.videos if video.video_id == row["video_id"]]
+        said = client.get(f"/api/videos/{video.key}").json()
+        assert said["video_id"] == row["video_id"] and said["playable"] and said["seconds"] == pytest.approx(0.5)
+        ranks = {
+            r["query_id"]: 1 + r["better"] + r["equal"] / 2
+            for r in served.similarity()
+            if r["video_id"] == row["video_id"] and r["direction"] == "text_to_video"
+        }
+        assert sorted(caption["rank"] for caption in said["captions"]) == sorted(ranks.values())
+        poster = client.get(f"/api/videos/{video.key}/poster")
+        assert poster.headers["content-type"] == "image/jpeg" and poster.content[:2] == b"\xff\xd8"
+        data = (served.clips / row["video"]).read_bytes()
+        part = client.get(f"/api/videos/{video.key}/file", headers={"Range": "bytes=5-14"})
+        assert part.status_code == 206 and part.content == data[5:15] and part.headers["content-type"] == "video/mp4"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/videos/..%2f..%2fetc%2fpasswd",
+        "/api/videos/..%2f..%2fetc%2fpasswd/file",
+        "/api/videos/%2e%2e",
+        "/api/videos/%00",
+        "/..%2f..%2fetc%2fpasswd",
+        "/app.py",
+        "/index.html",
+        "/api/nothing",
+        "/api/videos/" + "0" * 32,
+    ],
+)
+def test_what_is_no_video_of_the_corpus_is_not_there(client, path):
+    assert client.get(path).status_code in (404, 422)
+
+
+def test_what_has_gone_is_said(served):
+    folder = served.clips
+    hidden = folder.rename(folder.with_name("elsewhere"))
+    try:
+        with served.client() as client:
+            key = served.library.videos[0].key
+            assert client.get(f"/api/videos/{key}/file").status_code == 404
+            assert client.get(f"/api/videos/{key}").json()["playable"] is False
+            assert client.get("/api/search", params={"q": "a shape"}).status_code == 200
+    finally:
+        hidden.rename(folder)
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        ({}, 400),
+        ({"q": "  "}, 400),
+        ({"q": "x", "like": "0" * 32}, 400),
+        ({"like": "0" * 32}, 404),
+        ({"like": "../x"}, 422),
+        ({"q": "x" * 501}, 422),
+        ({"q": "x", "k": 0}, 422),
+        ({"q": "x", "k": 101}, 422),
+        ({"q": "x", "shortest": "nan"}, 422),
+        ({"q": "x", "longest": -1}, 422),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(client, params, code):
+    assert client.get("/api/search", params=params).status_code == code
+
+
+def test_every_answer_has_strict_headers_and_strangers_names_reach_nothing(client):
+    for path in ("/", "/app.js", "/api/health", "/api/nothing"):
+        answer = client.get(path)
+        assert HEADERS.items() <= dict(answer.headers).items() or all(
+            answer.headers[name] == value for name, value in HEADERS.items()
+        )
+    assert client.get("/api/health", headers={"Host": "evil.example"}).status_code == 400
+    page = client.get("/").text
+    assert '<script src="app.js" defer></script>' in page and "http://" not in page and "https://" not in page
+
+
+def test_the_page_makes_no_markup_of_what_it_is_told():
+    script = (Path(batching.__file__).parent / "static" / "app.js").read_text()
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert way not in script
+
+
+def test_too_many_requests_wait():
+    now = [0.0]
+    rates = Rates(3, clock=lambda: now[0])
+    assert [rates.allows("a") for _ in range(4)] == [True, True, True, False]
+    assert rates.allows("b"), "each client has its own"
+    now[0] += 0.4
+    assert [rates.allows("a") for _ in range(2)] == [True, False]
+
+
+def test_one_client_is_told_to_wait(served):
+    with served.client(rate=2) as client:
+        answers = [client.get("/api/health") for _ in range(4)]
+    assert [answer.status_code for answer in answers][:2] == [200, 200] and answers[-1].status_code == 429
+    assert answers[-1].headers["retry-after"] == "1"
+
+
+def test_queries_that_come_together_are_computed_together(served, monkeypatch):
+    sizes = []
+    compute = batching.answers
+
+    def counted(library, asked):
+        sizes.append(len(asked))
+        return compute(library, asked)
+
+    monkeypatch.setattr(batching, "answers", counted)
+    with served.client() as client, ThreadPoolExecutor(16) as pool:
+        alone = client.get("/api/search", params={"q": "a red circle", "k": 3}).json()
+        found = list(
+            pool.map(lambda _: client.get("/api/search", params={"q": "a red circle", "k": 3}).json(), range(64))
+        )
+    assert len(sizes) < 65 and max(sizes) > 1
+    for said in found:
+        assert [hit["score"] for hit in said["hits"]] == pytest.approx(
+            [hit["score"] for hit in alone["hits"]], rel=1e-4
+        )
+
+
+def test_a_port_that_is_taken_and_a_corpus_that_is_not_there_are_one_line(served, tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", str(served.config), "--port", str(port)]) == 2
+        assert str(port) in capsys.readouterr().err
+    assert main(["serve", str(served.config), "--set", f"store='{tmp_path}/none'"]) == 2
+    assert "run" in capsys.readouterr().err
