@@ -1,4 +1,4 @@
-"""Many people at the page at once: `make bench-serve` asks a server that it starts, for half a minute once it is warm."""
+"""Many people at the page at once: `make bench-serve` asks a server, for half a minute once it is warm."""
 
 import asyncio
 import json
