@@ -2,6 +2,7 @@
 
 import json
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.events import RUNS
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
-from clip2video_pipe.pipeline.plan import Plan, make_plan
+from clip2video_pipe.pipeline.plan import Plan, Step, make_plan
 from clip2video_pipe.pipeline.results import measure
 
 
@@ -37,7 +38,7 @@ def report_of_run(
         if step.manifest is None:
             raise RequestError(f"{step.name} of {plan.config.name!r}: {step.why()}; start a 'run' first")
     results = measure(plan, scoring)
-    stamp, said = _last(plan)
+    stamp, said = _last(plan, [*plan.steps, *scoring])
     page = render(plan, scoring, {**said, "metrics": results.metrics, "warnings": plan.warnings}, results.tables)
     if to is None:
         plan.store.write(page.encode(), RUNS, plan.config.name, stamp, NAME)
@@ -46,14 +47,20 @@ def report_of_run(
         Store(str(to.parent)).write(page.encode(), to.name)
         where = str(to)
     typer.echo(json.dumps({"report": where}) if as_json else where)
-    if show:
-        webbrowser.open(Path(where).absolute().as_uri())
+    if show and not webbrowser.open(Path(where).absolute().as_uri()):
+        raise RequestError(f"report: no browser could be started; open {where!r} yourself")
 
 
-def _last(plan: Plan) -> tuple[str, dict[str, object]]:
-    """The folder of the last run of the config that ended, and what it said. Raises RequestError."""
+def _last(plan: Plan, steps: Sequence[Step]) -> tuple[str, dict[str, object]]:
+    """The folder of the last run of the config that made just these steps, and what it said. Raises RequestError."""
+    made = {step.name: step.hash for step in steps if step.kept}
     for stamp in reversed(plan.store.folders(RUNS, plan.config.name)):
         said = plan.store.read_json(RUNS, plan.config.name, stamp, "run.json")
-        if isinstance(said, dict):
+        if isinstance(said, dict) and made == {
+            row["stage"]: row["manifest"] for row in said["stages"] if row["manifest"]
+        }:
             return stamp, said
-    raise RequestError(f"no run of {plan.config.name!r} has ended in {plan.store.path()!r}; start a 'run' first")
+    raise RequestError(
+        f"report: no run of {plan.config.name!r} in {plan.store.path()!r} was of this dataset and these settings; "
+        "start a 'run' first"
+    )

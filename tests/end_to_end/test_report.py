@@ -137,7 +137,7 @@ def test_a_corpus_without_captions_gets_what_applies(project, clips, kept):
 
 def test_the_command_writes_it_again(project, tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
     assert project.command("report")[0] == 2, "nothing is there yet"
     assert project.command("run")[0] == 0
     code, out, _ = project.command("report", "--open")
@@ -146,6 +146,18 @@ def test_the_command_writes_it_again(project, tmp_path, monkeypatch):
     assert project.command("report", "--to", str(other), "--set", "score.save_matrix=false")[0] == 2
     code, out, _ = project.command("report", "--to", str(other))
     assert code == 0 and out.strip() == str(other) and "<h2>Metrics</h2>" in other.read_text()
+
+
+def test_the_command_holds_to_what_a_run_has_made(project, clips):
+    assert project.command("run")[0] == 0
+    folder = project.folder / "videos"
+    folder.mkdir()
+    for clip in clips.glob("*.mp4"):
+        (folder / clip.name).write_bytes(clip.read_bytes())
+    code, _, err = project.command("report", "--set", f"dataset={{kind: folder, path: '{folder}'}}")
+    assert code == 2 and "start a 'run' first" in err, (
+        "the vectors are there, but no run of these videos without captions"
+    )
 
 
 def test_what_is_most_wrong_has_no_gap_at_top_k_zero(project):
