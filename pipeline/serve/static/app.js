@@ -206,14 +206,15 @@ addEventListener("keydown", (event) => {
   }
 });
 
+show();  // at once: what is typed in the meantime stays
 (async () => {
   try {
     const corpus = await get("api/corpus");
     const folders = corpus.folders.filter(Boolean);
     $("folder").append(...folders.map((folder) => make("option", { value: folder, textContent: folder })));
+    $("folder").value = new URLSearchParams(location.search).get("folder") ?? "";
     $("q").placeholder = `What is to be seen in ${corpus.name}?`;
   } catch (error) {
     $("status").textContent = `No answer: ${error.message}`;
   }
-  show();
 })();
