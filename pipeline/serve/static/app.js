@@ -100,7 +100,7 @@ function card(hit, range) {
 async function search(params) {
   const number = ++asked;
   const wanted = new URLSearchParams();
-  for (const name of [...FIELDS, "like"]) if (params.get(name)) wanted.set(name, params.get(name));
+  for (const name of [...FIELDS, "like"]) if (params.get(name)?.trim()) wanted.set(name, params.get(name).trim());
   if (wanted.has("like")) wanted.delete("q");
   if (!wanted.has("q") && !wanted.has("like")) {
     $("hits").replaceChildren();
