@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
-from clip2video_pipe.pipeline.search import Hit, Searcher, checked, read_queries
+from clip2video_pipe.pipeline.search import Hit, Searched, Searcher, checked, read_queries
+from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.show import span
 
 
@@ -24,6 +26,9 @@ def search_videos(
     queries: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Search by each line of a file in place of a text.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page of strips of frames.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,9 +40,12 @@ def search_videos(
     if video == "":
         raise RequestError("search: --video is empty; give a file")
     texts = read_queries(queries) if queries else [] if query is None else [checked(query, "the text")]
-    searcher = Searcher(load_config(config, overrides or []))
+    loaded = load_config(config, overrides or [])
+    searcher = Searcher(loaded)
     asked = searcher.texts(texts) if video is None else searcher.video(video)
     found = searcher.search(asked, k)
+    if html is not None:
+        _write_page(loaded, html, asked.names, found)
     if as_json:
         said = [
             {"query": name, "hits": [hit._asdict() for hit in hits]}
@@ -50,6 +58,17 @@ def search_videos(
             typer.echo(f"{name}:" if not number else f"\n{name}:")
         for line in _table(hits):
             typer.echo(line)
+
+
+def _write_page(config: Config, to: Path, names: Sequence[str], found: Searched) -> None:
+    from clip2video_pipe.pipeline.plan import make_plan
+    from clip2video_pipe.pipeline.report.page import render_search
+
+    page = render_search(make_plan(config, again=False), names, found)
+    try:
+        Store(str(to.parent)).write(page.encode(), to.name)
+    except OSError as error:
+        raise RequestError(f"search: --html {str(to)!r}: {error.strerror or error}") from error
 
 
 def _table(hits: Sequence[Hit]) -> Iterator[str]:

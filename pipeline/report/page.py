@@ -16,7 +16,8 @@ from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.pipeline.report import plots
 from clip2video_pipe.pipeline.report.gather import Facts, gather
 from clip2video_pipe.pipeline.report.strips import strips
-from clip2video_pipe.pipeline.show import SHOWN, duration, number
+from clip2video_pipe.pipeline.search import Searched
+from clip2video_pipe.pipeline.show import SHOWN, duration, number, span
 from clip2video_pipe.stages.frames import Frames
 
 NAME = "report.html"
@@ -64,7 +65,7 @@ def render(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables:
         str(direction): {str(name): value for name, value in row.items()} for direction, row in config.expected.items()
     }
     missing = tables["missing"]
-    return _template().render(
+    return template("report.html.j2").render(
         name=config.name,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         warnings=said["warnings"],
@@ -86,7 +87,21 @@ def render(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables:
     )
 
 
-def _template() -> jinja2.Template:
+def render_search(plan: Plan, names: Sequence[str], found: Searched) -> str:
+    """The page of what a search found: each query's videos as strips, where their frames are in the store."""
+    listed = plan.listing.videos.select(["video_id", "video"])
+    contents = dict(zip(*(listed[name].to_pylist() for name in listed.column_names), strict=True))
+    hits = [[(hit, contents.get(hit.video_id), span(hit.start, hit.end)) for hit in some] for some in found.hits]
+    return template("search.html.j2").render(
+        name=plan.config.name,
+        videos=found.videos,
+        found=list(zip(names, hits, strict=True)),
+        strips=_strips_of(plan, [content for some in hits for _, content, _ in some if content is not None]),
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """One of the pages' templates: what is put into it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clip2video_pipe.pipeline.report", "."),
         autoescape=True,
@@ -94,7 +109,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _stage(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,13 +145,18 @@ def _plots(facts: Facts, expected: Mapping[str, Mapping[str, float]]) -> list[tu
 
 def _strips(plan: Plan, facts: Facts) -> dict[str, str]:
     """The strips of all videos that the page shows, by content."""
-    if not plan.frames.kept:
-        return {}
     answers = [answer for query in (*facts.wrong, *facts.narrow) for answer in (query.own, *query.answers)]
     contents = [answer.content for answer in answers] + [content for _, content in facts.some]
     contents += [content for pair in facts.alike for content in (pair[2], pair[4])]
+    return _strips_of(plan, [content for content in contents if content is not None])
+
+
+def _strips_of(plan: Plan, contents: Sequence[str]) -> dict[str, str]:
+    """The strips of these contents; of none where frames were not kept."""
+    if not plan.frames.kept:
+        return {}
     assert isinstance(plan.frames.stage, Frames)
-    return strips(plan.frames, plan.frames.stage.size, [content for content in contents if content is not None])
+    return strips(plan.frames, plan.frames.stage.size, contents)
 
 
 def _settings(said: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:

@@ -134,3 +134,23 @@ def test_this_process_loads_neither_torch_nor_ray(project, tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stderr.splitlines() == ["[]"]
     assert json.loads(done.stdout)["videos"] == 6
+
+
+@pytest.mark.parametrize("kept", ["true", "false"])
+def test_a_page_shows_what_was_found(project, tmp_path, kept):
+    words = ["--set", f"run.keep_frames={kept}"]
+    project.run(*words)
+    page, text = tmp_path / "found it.html", "<b>a red circle</b>"
+    [found] = hits(project, text, "-k", "3", "--html", str(page), *words)
+    said = page.read_text(encoding="utf-8")
+    assert "&lt;b&gt;a red circle&lt;/b&gt;" in said and "<b>" not in said and "http://" not in said
+    assert all(f"{rank}. with {score:.2f}" in said and name in said for rank, (name, score) in enumerate(found, 1))
+    assert said.count("data:image/jpeg;base64,") == (3 if kept == "true" else 0)
+    assert ("they were not kept" in said) == (kept == "false")
+
+
+def test_a_page_that_cannot_be_written_is_one_line(project, tmp_path):
+    project.run()
+    (tmp_path / "a file").write_text("")
+    code, _, err = project.command("search", "a circle", "--html", str(tmp_path / "a file" / "page.html"))
+    assert code == 2 and "--html" in err and len(err.splitlines()) == 1
