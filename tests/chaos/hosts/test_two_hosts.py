@@ -86,7 +86,7 @@ def test_a_host_that_is_cut_off_costs_nothing_but_time(hosts, wait_until, clips,
                 wait_until(lambda: list(tmp_path.glob("artifacts/frames/*/*.parquet")), 30, "the first shard")
                 worker.ray(f"--address={HEAD}", *SIZE)
             at_work = working(run, worker, "ray::frames", "ray::Actor.run")
-            wait_until(at_work, 60, "a decoder and an actor at work on the worker")
+            wait_until(at_work, 120, "a decoder and an actor at work on the worker")
             worker.cut_off()
             slowly.write_text("[]")
             out, err = run.communicate(timeout=90)
