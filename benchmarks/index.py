@@ -14,7 +14,8 @@ from benchmarks.ratios import Ratio, conclude, seconds
 from benchmarks.scale import long_table
 from benchmarks.search import fill
 from clip2video_pipe.pipeline.config import load_config
-from clip2video_pipe.pipeline.index import CANDIDATES, KINDS, Wanted, opened, update
+from clip2video_pipe.pipeline.index import CANDIDATES, Wanted, opened, update
+from clip2video_pipe.pipeline.indexes.kinds import KINDS
 from clip2video_pipe.pipeline.search import Searcher
 from clip2video_pipe.stages.vectors import vector_blocks, vectors_at
 
@@ -51,9 +52,9 @@ def measured(wanted: Wanted, kind: str) -> list[Ratio]:
     width = query.shape[1]
     print(
         f"{kind}: {built['vectors']:,} vectors of {width} built in {built['seconds']:.1f} s, "
-        f"{built['bytes'] / 1e6:.0f} MB, recall@{K} {built['recall']:.3f}; {grown['added']:,} more in {grown['seconds']:.1f} s, then "
-        f"{grown['bytes'] / 1e6:.0f} MB, {grown['recall']:.3f}; opened in {opening:.2f} s, "
-        f"a query {1000 * ours:.0f} ms, exactly {1000 * exact:.0f} ms"
+        f"{built['bytes'] / 1e6:.0f} MB, recall@{K} {built['recall']:.3f}; {grown['added']:,} more in "
+        f"{grown['seconds']:.1f} s, then {grown['bytes'] / 1e6:.0f} MB, {grown['recall']:.3f}; "
+        f"opened in {opening:.2f} s, a query {1000 * ours:.0f} ms, exactly {1000 * exact:.0f} ms"
     )
     return [
         Ratio(f"{kind}: recall@{K} against exact search", grown["recall"], 0.95, False, f"{wanted.places.num_rows:,}"),

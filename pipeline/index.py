@@ -9,10 +9,10 @@ import math
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,7 @@ from clip2video_pipe.manifests.manifest import Manifest
 from clip2video_pipe.manifests.store import TEMPORARY, Store
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.indexes.base import Block, Blocks, Index, Kind, Shape, parts
-from clip2video_pipe.pipeline.indexes.faiss import Faiss
-from clip2video_pipe.pipeline.indexes.lance import Lance
+from clip2video_pipe.pipeline.indexes.kinds import KINDS, kind_of
 from clip2video_pipe.stages.vectors import Floats, Positions, joined_width, vector_blocks, vectors_at
 
 ROOT, NAME = "indexes", "index.json"
@@ -33,13 +32,6 @@ OUTGROWN = 4  # times the vectors that it was built of
 ASKED, BEST, CANDIDATES = 100, 10, 4  # recall@BEST of so many of the vectors, as `search --index` looks
 
 
-class _Made(NamedTuple):
-    make: Callable[[], Kind]
-    needs: str
-    extra: str
-
-
-KINDS: Mapping[str, _Made] = {"lance": _Made(Lance, "lancedb", "index"), "faiss": _Made(Faiss, "faiss-cpu", "faiss")}
 UNREADABLE = (RuntimeError, ValueError, OSError)  # what the libraries raise
 
 
@@ -86,7 +78,7 @@ class Wanted:
     def ids(self, order: Mapping[str, int]) -> Positions:
         """Of each place an id, given the shards in the order in which they came."""
         numbers = {name: number for number, name in enumerate(order)}
-        ids = self.places["row"].to_numpy().astype(np.int64)
+        ids: Positions = self.places["row"].to_numpy().astype(np.int64)
         for name, at in self.runs.items():
             ids[at] += numbers[name] << 32
         return ids
@@ -131,7 +123,7 @@ def opened(wanted: Wanted) -> Opened:
         raise RequestError("search: --index: there is no index of these vectors; 'index' makes one")
     for kind, said in found:
         if _same(wanted, said) and said["shards"] == wanted.shards:
-            index = _open(wanted.folder(kind), _kind(kind), said)
+            index = _open(wanted.folder(kind), kind_of(kind), said)
             if index is None:
                 where = str(wanted.folder(kind))
                 raise RequestError(f"search: --index: {where!r} cannot be read; 'index' makes it anew")
@@ -150,7 +142,7 @@ def update(wanted: Wanted, name: str) -> dict[str, Any]:
     ASKED of the vectors the part of the BEST others nearest to them that `search --index` would look at. Raises
     RequestError where the library is not installed or another process is at it, Damaged.
     """
-    kind, folder = _kind(name), wanted.folder(name)
+    kind, folder = kind_of(name), wanted.folder(name)
     with _alone(folder):
         start = time.perf_counter()
         said = _read(folder)
@@ -172,17 +164,6 @@ def update(wanted: Wanted, name: str) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         "recall": recall,
     }
-
-
-def _kind(name: str) -> Kind:
-    if name not in KINDS:
-        raise RequestError(f"index: --kind is {name!r}; it has to be {' or '.join(KINDS)}")
-    said = KINDS[name]
-    try:
-        return said.make()
-    except ImportError as error:
-        hint = f"pip install 'clip2video-pipe[{said.extra}]'"
-        raise RequestError(f"index: {name} needs {said.needs}, which is not installed: {hint}") from error
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
@@ -211,16 +192,18 @@ def _built(wanted: Wanted, kind: Kind, folder: Path, name: str) -> dict[str, Any
     temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
     shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
     temporary.mkdir(parents=True)
-    every = np.arange(len(wanted.places))
-    count = len(every)
+    count = len(wanted.places)
 
     def sample() -> Floats:
         vectors = wanted.vectors(_some(count, LEARN * parts(count)))
         return vectors[np.isfinite(vectors).all(axis=1)]
 
     try:
-        blocks = _Counted(wanted, every, wanted.shards)
-        state = kind.build(temporary, iter(blocks), Shape(count, joined_width(wanted.manifest), sample))
+        blocks, shape = (
+            _Counted(wanted, np.arange(count), wanted.shards),
+            Shape(count, joined_width(wanted.manifest), sample),
+        )
+        state = kind.build(temporary, iter(blocks), shape)
         said = {
             "version": VERSION,
             "stage_key": wanted.manifest.key,

@@ -116,9 +116,9 @@ class Searcher:
             if wanted and index:
                 # the index holds vectors times the roots of these weights
                 found = index.candidates(joined(rows.slice(start, step), wanted.weights), CANDIDATES * k)
-                for row, at, query in zip(scores, found, some, strict=True):
-                    if len(at):
-                        row[at] = vectors_at(corpus.manifest, corpus.places.take(pa.array(at))) @ query
+                for row, places, query in zip(scores, found, some, strict=True):
+                    if len(places):
+                        row[places] = vectors_at(corpus.manifest, corpus.places.take(pa.array(places))) @ query
             else:
                 for at, block in blocks if blocks and not start else self._blocks(corpus):
                     scores[:, at] = some @ block.T

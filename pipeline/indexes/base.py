@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +22,8 @@ class Block(NamedTuple):
 Blocks = Iterator[Block]
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """What an index is built for."""
 
     count: int  # vectors
