@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from clip2video_pipe.stages.vectors import Floats, Positions
 
 FLAT = 5000  # vectors: to look at fewer of them one by one takes no longer than to look them up
-PROBES = 32  # parts that are looked into, of parts(count); or as many as hold what is asked for eight times over
+PROBES = 64  # parts that are looked into, of parts(count); or as many as hold what is asked for eight times over
 
 
 class Block(NamedTuple):

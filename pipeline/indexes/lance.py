@@ -1,6 +1,5 @@
-"""LanceDB: a table, of which each state is a version; those before it stay readable for a while."""
+"""LanceDB: a table, of which each state is a version, and those before it stay."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from clip2video_pipe.pipeline.indexes.base import FLAT, Blocks, Index, Shape, pa
 from clip2video_pipe.stages.vectors import Floats, Positions
 
 TABLE = "vectors"
-STAYS = timedelta(hours=1)  # for who still searches an older version
-NEVER = timedelta(days=36500)
+LOOSE = 5  # so many times more vectors than there are outside the index: those outside are looked at one by one
 
 
 class Lance:
@@ -27,10 +25,7 @@ class Lance:
         schema = pa.schema({"id": pa.int64(), "vector": pa.list_(pa.float32(), shape.width)})
         reader = pa.RecordBatchReader.from_batches(schema, _batches(schema, blocks))
         table = self._lancedb.connect(str(folder)).create_table(TABLE, reader, schema=schema)
-        if shape.count >= FLAT:
-            from lancedb.index import IvfSq
-
-            table.create_index("vector", config=IvfSq(distance_type="dot", num_partitions=parts(shape.count)))
+        _index(table)
         return int(table.version)
 
     def add(self, folder: Path, state: Any, blocks: Blocks) -> Any:
@@ -39,11 +34,11 @@ class Lance:
             table.restore(state)
         schema = table.schema
         table.add(pa.RecordBatchReader.from_batches(schema, _batches(schema, blocks)))
-        table.optimize(cleanup_older_than=NEVER)  # `state` counts until the new one is written down
+        _index(table)
         return int(table.version)
 
     def tidy(self, folder: Path, state: Any) -> None:
-        self._table(folder).optimize(cleanup_older_than=STAYS)
+        """Nothing: `optimize`, which removes old versions, also joins the parts, until a query looks at all of them."""
 
     def open(self, folder: Path, state: Any, count: int) -> Index:
         table = self._table(folder)
@@ -63,6 +58,16 @@ class _Opened:
         search = search.nprobes(probes(self._count, count)).limit(min(count, self._count))
         found = search.select(["id", "_distance"]).to_arrow()["id"].to_numpy()
         return np.asarray(found, np.int64)
+
+
+def _index(table: Any) -> None:
+    """Put the vectors in parts, where there are many that are in none."""
+    from lancedb.index import IvfSq
+
+    count = table.count_rows()
+    loose = count - sum(table.index_stats(index.name).num_indexed_rows for index in table.list_indices())
+    if count >= FLAT and LOOSE * loose > count:
+        table.create_index("vector", config=IvfSq(distance_type="dot", num_partitions=parts(count)), replace=True)
 
 
 def _batches(schema: pa.Schema, blocks: Blocks) -> Any:
