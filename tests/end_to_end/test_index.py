@@ -109,7 +109,7 @@ def test_a_half_written_index_is_not_used(project, clips, kind, monkeypatch, gro
     assert "index" in refused(project, "search", "a box", "--index", rows)
     said = indexed(project, kind, rows)
     assert (said["built"], said["added"], said["vectors"]) == (not growing, 2 if growing else 6, 6)
-    assert len({video for video, _ in hits(project, "--index", rows, "-k", "9")}) == 6
+    assert said["recall"] == 1.0
 
 
 def test_a_damaged_index_is_made_anew(project, kind):
@@ -127,7 +127,7 @@ def test_gc_and_verify_leave_it(project, kind):
     indexed(project, kind)
     assert project.command("verify")[0] == 0
     assert project.command("gc", "--delete", "--older-than", "0s")[0] == 0
-    assert len(hits(project, "--index")) == 6
+    assert indexed(project, kind)["added"] == 0
 
 
 def test_faults_are_one_line(project, kind, monkeypatch):
