@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-jpeg bench-scale bench-score bench-search bench-serve results clean
+.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-index bench-jpeg bench-scale bench-score bench-search bench-serve results clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -41,6 +41,9 @@ bench-decode: $(VENV)/installed
 
 bench-embed: $(VENV)/installed
 	$(BIN)/python -m benchmarks.embed
+
+bench-index: $(VENV)/installed
+	$(BIN)/python -m benchmarks.index
 
 bench-jpeg: $(VENV)/installed
 	$(BIN)/python -m benchmarks.jpeg

@@ -18,6 +18,7 @@ from clip2video_pipe.manifests.shards import Outcome, ShardWriter, outcome_table
 from clip2video_pipe.pipeline.config import load_config, public
 from clip2video_pipe.pipeline.events import RUNS
 from clip2video_pipe.pipeline.plan import Step, make_plan
+from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.stages.embedding import embedding_columns
 
 QUERY = "a woman flips a pancake"
@@ -45,17 +46,21 @@ for at in np.argsort(-scores, kind="stable")[:5].tolist():
 """
 
 
-def fill(config: Path) -> None:
-    """Listing, vectors and the end of a run, as a run of the config leaves them."""
-    loaded = load_config(config)
+def fill(loaded: Config, clusters: int = 0) -> None:
+    """Listing, vectors and the end of a run, as a run of the config leaves them.
+
+    The vectors lie in so many clusters; 0: without any order.
+    """
     plan = make_plan(loaded, remember=True)
     rng = np.random.default_rng(0)
     _write(plan.videos, plan.listing.videos)
     step, width = plan.video_embeddings, plan.video_embeddings.stage.model.size.embed_dim  # type: ignore[union-attr]
     assert step.stage is not None
+    middles = rng.standard_normal((clusters or 1, width), dtype=np.float32) * bool(clusters)
     for start in range(0, len(step.items), loaded.run.shard_items):
         items = step.items[start : start + loaded.run.shard_items]
-        both = [rng.standard_normal((len(items), width), dtype=np.float32) for _ in range(2)]
+        member = middles[rng.integers(0, len(middles), len(items))]
+        both = [member + rng.standard_normal((len(items), width), dtype=np.float32) for _ in range(2)]
         units = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in both]
         columns = embedding_columns(np.ones(len(items), bool), *units) | {"frames": [12] * len(items)}
         _shard(step, outcome_table(step.stage.schema, items, [Outcome(OK)] * len(items), columns), step.stage.chunk)
@@ -85,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = long_table(Path(folder) / "table", count)
         before = time.perf_counter()
-        fill(config)
+        fill(load_config(config))
         print(f"{count:,} videos made up in {time.perf_counter() - before:.0f} s")
         said: dict[str, str] = {}
 

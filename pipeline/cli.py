@@ -21,6 +21,7 @@ from clip2video_pipe.pipeline.estimates import UNKNOWN, estimates
 from clip2video_pipe.pipeline.explain_command import explain_video
 from clip2video_pipe.pipeline.export_command import export_vectors
 from clip2video_pipe.pipeline.gc_command import collect_garbage
+from clip2video_pipe.pipeline.index_command import index_vectors
 from clip2video_pipe.pipeline.interrupts import Interrupts
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.pairs_command import pairs_of_videos
@@ -74,6 +75,7 @@ app.command("status", cls=StatusCommand)(status)
 app.command("explain")(explain_video)
 app.command("export")(export_vectors)
 app.command("gc")(collect_garbage)
+app.command("index")(index_vectors)
 app.command("pairs")(pairs_of_videos)
 app.command("report")(report_of_run)
 app.command("search")(search_videos)

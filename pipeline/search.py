@@ -1,4 +1,4 @@
-"""The stored videos that score highest for a text or for a video, exactly: every stored vector is multiplied."""
+"""The stored videos that score highest for a text or for a video: every stored vector, or an index's, is multiplied."""
 
 import json
 import os
@@ -21,12 +21,13 @@ from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.events import RUNS
 from clip2video_pipe.pipeline.export import embeddings
+from clip2video_pipe.pipeline.index import CANDIDATES, Wanted, opened
 from clip2video_pipe.pipeline.plan import embedding_stages, make_plan, model_spec, open_store
 from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.stages import caption_embeddings, frames
 from clip2video_pipe.stages.base import Stage
 from clip2video_pipe.stages.entrants import with_outcomes
-from clip2video_pipe.stages.vectors import BLOCK, Floats, Positions, joined, vector_blocks
+from clip2video_pipe.stages.vectors import BLOCK, Floats, Positions, joined, vector_blocks, vectors_at
 
 LISTED = ["video_id", "start", "end"]
 
@@ -86,19 +87,22 @@ class Searcher:
         row = {"item": [path], "path": [os.fsencode(path)], "start": [None], "end": [None]}
         return Queries([path], [self._frames, self._videos], pa.table(row, frames.SOURCE))
 
-    def search(self, queries: Queries, k: int) -> Searched:
+    def search(self, queries: Queries, k: int, *, by_index: bool = False) -> Searched:
         """The `k` videos that score highest for each query, equal ones in the dataset's order.
 
         For a caption `S = exp(logit_scale) * (w * t_g . v_g + (1 - w) * t_a . v_a)`, the score of `similarity`
         (reference 15), for a video `w * q_g . v_g + (1 - w) * q_a . v_a`, at most 1; without an alignment block w
         counts as 1. Scores that are not finite are no hits. The vectors are read a block at a time, for as many
-        queries as there is memory (score.memory) for the scores of. Raises RequestError where there are no vectors or
-        a query cannot be embedded, Damaged.
+        queries as there is memory (score.memory) for the scores of. `by_index`: only those vectors that an index names
+        are read. Raises RequestError where there are no vectors, no index of them, or a query cannot be embedded,
+        Damaged.
         """
         with aside() as other:
             other.ask(queries.stages, queries.rows)
-            corpus = self._corpus()
-            blocks = self._blocks(corpus)  # read while the model is loaded
+            corpus = self.corpus()
+            wanted = self.wanted(corpus) if by_index else None
+            index = opened(wanted) if wanted else None
+            blocks = None if index else self._blocks(corpus)  # read while the model is loaded
             rows = other.answer()
         for row in rows.filter(pc.not_equal(rows["status"], OK)).to_pylist():
             raise RequestError(f"search: {row['error']}: {row['message']}")
@@ -108,9 +112,16 @@ class Searcher:
         step = _at_once(self._config.score.memory // 4, corpus)
         for start in range(0, len(vectors), step):
             some = vectors[start : start + step]
-            scores = np.empty((len(some), len(corpus.places)), np.float32)
-            for at, block in blocks if not start else self._blocks(corpus):
-                scores[:, at] = some @ block.T
+            scores = np.full((len(some), len(corpus.places)), -np.inf, np.float32)
+            if wanted and index:
+                # the index holds vectors times the roots of these weights
+                found = index.candidates(joined(rows.slice(start, step), wanted.weights), CANDIDATES * k)
+                for row, places, query in zip(scores, found, some, strict=True):
+                    if len(places):
+                        row[places] = vectors_at(corpus.manifest, corpus.places.take(pa.array(places))) @ query
+            else:
+                for at, block in blocks if blocks and not start else self._blocks(corpus):
+                    scores[:, at] = some @ block.T
             hits += (_best(corpus, row, k) for row in scores)
         return Searched(hits, len(corpus.ids))
 
@@ -118,7 +129,12 @@ class Searcher:
         size = 2 * 4 * BLOCK * self._model.size.embed_dim
         return vector_blocks(corpus.manifest, corpus.places, self._config.score.memory // 4 // size)
 
-    def _corpus(self) -> Corpus:
+    def wanted(self, corpus: Corpus) -> Wanted:
+        """What an index of a corpus has to hold."""
+        return Wanted(self._config.name, corpus.manifest, corpus.places, self._config.model.center_weight)
+
+    def corpus(self) -> Corpus:
+        """What is searched. Raises RequestError."""
         listed, manifest = self._last_run() or self._planned()
         items = manifest.rows_of_items()
         rows = well(with_outcomes(listed, "video", "video_id", items.select(ITEM_COLUMNS), "start", "end"))

@@ -29,6 +29,9 @@ def search_videos(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page of strips of frames.")
     ] = None,
+    by_index: Annotated[
+        bool, typer.Option("--index", help="Look among those that the index names; 'index' makes one.")
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +46,7 @@ def search_videos(
     loaded = load_config(config, overrides or [])
     searcher = Searcher(loaded)
     asked = searcher.texts(texts) if video is None else searcher.video(video)
-    found = searcher.search(asked, k)
+    found = searcher.search(asked, k, by_index=by_index)
     if html is not None:
         _write_page(loaded, html, asked.names, found)
     if as_json:

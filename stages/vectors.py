@@ -102,6 +102,11 @@ def _rows_at(manifest: Manifest, places: pa.Table) -> Iterator[pa.Table]:
     return read_rows(manifest.store, manifest.stage, manifest.key, pairs, chunk=BLOCK)
 
 
+def vectors_at(manifest: Manifest, places: pa.Table, weights: tuple[float, float] = (1.0, 1.0)) -> Floats:
+    """Joined vectors [n, width] of rows of a manifest's stage at `places` (`shard` and `row`, at least one)."""
+    return np.concatenate([joined(table, weights) for table in _rows_at(manifest, places)])
+
+
 def _matrices(table: pa.Table) -> list[Floats]:
     """float32 [rows, D] of the global and, where the model has one, the aligned vectors."""
     columns = [table[name].combine_chunks() for name in ("global", "aligned")]
@@ -139,8 +144,10 @@ def read_vectors(
     return vectors
 
 
-def vector_blocks(manifest: Manifest, places: pa.Table, ahead: int) -> Iterator[tuple[slice, Floats]]:
-    """Joined vectors [n, width], unweighted, of rows of video_embeddings, with their positions in `places`.
+def vector_blocks(
+    manifest: Manifest, places: pa.Table, ahead: int, weights: tuple[float, float] = (1.0, 1.0)
+) -> Iterator[tuple[slice, Floats]]:
+    """Joined vectors [n, width] of rows of video_embeddings, with their positions in `places`.
 
     `places` (`shard` and `row`) has each shard's rows together, ascending. A block is whole shards, as many as have
     BLOCK rows, or a larger one. Up to `ahead` blocks are read before they are asked for, the first of them at once.
@@ -156,7 +163,7 @@ def vector_blocks(manifest: Manifest, places: pa.Table, ahead: int) -> Iterator[
             table = read_columns(manifest.store, manifest.stage, manifest.key, names[n], ["global", "aligned"])
             some = rows[bounds[n] : bounds[n + 1]]
             tables.append(table if len(some) == len(table) else table.take(pa.array(some)))
-        return slice(bounds[first], bounds[last]), joined(pa.concat_tables(tables))
+        return slice(bounds[first], bounds[last]), joined(pa.concat_tables(tables), weights)
 
     def spans() -> Iterator[tuple[int, int]]:
         first = 0

@@ -1,0 +1,287 @@
+"""An index of a config's video vectors beside its store: built, brought up to date, and looked up in.
+
+A folder `indexes/<config>-<stage key>.<kind>` of the store; its `index.json` says what is in it and comes last.
+"""
+
+import contextlib
+import fcntl
+import math
+import shutil
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clip2video_pipe.manifests.manifest import Manifest
+from clip2video_pipe.manifests.store import TEMPORARY, Store
+from clip2video_pipe.pipeline.errors import RequestError
+from clip2video_pipe.pipeline.indexes.base import Block, Blocks, Index, Kind, Shape, parts
+from clip2video_pipe.pipeline.indexes.kinds import KINDS, kind_of
+from clip2video_pipe.stages.vectors import Floats, Positions, joined_width, vector_blocks, vectors_at
+
+ROOT, NAME = "indexes", "index.json"
+VERSION = 1
+LEARN = 64  # vectors a part to learn the parts from
+OUTGROWN = 4  # times the vectors that it was built of
+ASKED, BEST, CANDIDATES = 100, 10, 4  # recall@BEST of so many of the vectors, as `search --index` looks
+
+
+UNREADABLE = (RuntimeError, ValueError, OSError)  # what the libraries raise
+
+
+class Wanted:
+    """What an index has to hold: vectors of rows of video_embeddings, at `places` (`shard` and `row`).
+
+    Of `places` each shard's rows are together, ascending. Raises RequestError for a store that is not on this machine.
+    """
+
+    def __init__(self, config: str, manifest: Manifest, places: pa.Table, weight: float) -> None:
+        self.manifest, self.places, self.weight = manifest, places, weight
+        if not manifest.store.local:
+            raise RequestError(
+                f"index: the store {manifest.store.path()!r} is not on this machine, and an index has to be; "
+                "'export' writes the vectors for one of your own"
+            )
+        self._folder, self._config = Path(manifest.store.path(ROOT)), config
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of the global and the aligned part, so that the products of two vectors are the scores."""
+        return math.sqrt(self.weight), math.sqrt(1 - self.weight)
+
+    @cached_property
+    def runs(self) -> dict[str, slice]:
+        """Of each shard its places."""
+        found = pc.run_end_encode(self.places["shard"].combine_chunks().cast(pa.string()))
+        ends = found.run_ends.to_pylist()
+        return {
+            name: slice(start, end)
+            for name, start, end in zip(found.values.to_pylist(), [0, *ends[:-1]], ends, strict=True)
+        }
+
+    @cached_property
+    def shards(self) -> dict[str, int]:
+        """Of each shard a checksum of which of its rows are wanted."""
+        rows = self.places["row"].to_numpy().astype("<i8")
+        return {name: zlib.crc32(rows[at].tobytes()) for name, at in self.runs.items()}
+
+    def folder(self, kind: str) -> Path:
+        """Where an index of this kind lies."""
+        return self._folder / f"{self._config}-{self.manifest.key[:12]}.{kind}"
+
+    def ids(self, order: Mapping[str, int]) -> Positions:
+        """Of each place an id, given the shards in the order in which they came."""
+        numbers = {name: number for number, name in enumerate(order)}
+        ids: Positions = self.places["row"].to_numpy().astype(np.int64)
+        for name, at in self.runs.items():
+            ids[at] += numbers[name] << 32
+        return ids
+
+    def vectors(self, at: Positions) -> Floats:
+        """Of places [n], ascending."""
+        return vectors_at(self.manifest, self.places.take(pa.array(at)), self.weights)
+
+    def blocks(self, at: Positions) -> Iterator[tuple[Positions, Floats]]:
+        """The same a block at a time, each with its places; none that is not finite."""
+        if not len(at):
+            return
+        for where, vectors in vector_blocks(self.manifest, self.places.take(pa.array(at)), 1, self.weights):
+            finite = np.isfinite(vectors).all(axis=1)
+            yield at[where][finite], np.ascontiguousarray(vectors[finite])
+
+
+class Opened:
+    """An index that holds what is wanted."""
+
+    def __init__(self, wanted: Wanted, index: Index, order: Mapping[str, int]) -> None:
+        self._index = index
+        ids = wanted.ids(order)
+        self._order = np.argsort(ids)
+        self._ids = ids[self._order]
+
+    def candidates(self, queries: Floats, count: int) -> list[Positions]:
+        """Of each query [n, width] about the `count` places with the largest products, ascending."""
+        found = []
+        for query in queries:
+            ids = self._index.candidates(query, count)
+            if len(ids) < min(count, len(self._ids)):  # the parts that were looked into held fewer
+                ids = self._index.candidates(query, len(self._ids))
+            found.append(np.sort(self._order[np.searchsorted(self._ids, ids)]))
+        return found
+
+
+def opened(wanted: Wanted) -> Opened:
+    """The first index, in the order of KINDS, that holds what is wanted. Raises RequestError where there is none."""
+    found = [(kind, said) for kind in KINDS if (said := _read(wanted.folder(kind)))]
+    if not found:
+        raise RequestError("search: --index: there is no index of these vectors; 'index' makes one")
+    for kind, said in found:
+        if _same(wanted, said) and said["shards"] == wanted.shards:
+            index = _open(wanted.folder(kind), kind_of(kind), said)
+            if index is None:
+                where = str(wanted.folder(kind))
+                raise RequestError(f"search: --index: {where!r} cannot be read; 'index' makes it anew")
+            return Opened(wanted, index, said["shards"])
+    kinds = " and ".join(f"--kind {kind}" for kind, _ in found)
+    raise RequestError(
+        f"search: --index: the index is not of the last run's vectors and this model.center_weight; "
+        f"'index' with {kinds} brings it up to date"
+    )
+
+
+def update(wanted: Wanted, name: str) -> dict[str, Any]:
+    """Bring an index up to date: new shards are added; it is built anew where others have gone or it is outgrown.
+
+    Gives `path`, `kind`, `built` (or added to), `added` and `vectors` (how many), `seconds`, `bytes`, and `recall`: of
+    ASKED of the vectors the part of the BEST others nearest to them that `search --index` would look at. Raises
+    RequestError where the library is not installed or another process is at it, Damaged.
+    """
+    kind, folder = kind_of(name), wanted.folder(name)
+    with _alone(folder):
+        start = time.perf_counter()
+        said = _read(folder)
+        if said and not (_extends(wanted, said) and _open(folder, kind, said)):
+            said = None
+        before = said["vectors"] if said else 0
+        made = _added(wanted, kind, folder, said) if said else _built(wanted, kind, folder, name)
+        taken = time.perf_counter() - start
+        index = _open(folder, kind, made)
+        assert index is not None
+        recall = _recall(wanted, Opened(wanted, index, made["shards"]))
+    return {
+        "path": str(folder),
+        "kind": name,
+        "built": said is None,
+        "added": made["vectors"] - before,
+        "vectors": made["vectors"],
+        "seconds": taken,
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "recall": recall,
+    }
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What a whole index says of itself; None where there is none, or one of another version."""
+    found = Store(str(folder)).read_json(NAME)
+    return found if isinstance(found, dict) and found.get("version") == VERSION else None
+
+
+def _open(folder: Path, kind: Kind, said: dict[str, Any]) -> Index | None:
+    try:
+        return kind.open(folder, said["state"], said["vectors"])
+    except UNREADABLE:
+        return None
+
+
+def _same(wanted: Wanted, said: dict[str, Any]) -> bool:
+    return bool(said["stage_key"] == wanted.manifest.key and said["center_weight"] == wanted.weight)
+
+
+def _extends(wanted: Wanted, said: dict[str, Any]) -> bool:
+    kept = all(wanted.shards.get(name) == rows for name, rows in said["shards"].items())
+    return kept and _same(wanted, said) and len(wanted.places) <= OUTGROWN * said["built_of"]
+
+
+def _built(wanted: Wanted, kind: Kind, folder: Path, name: str) -> dict[str, Any]:
+    temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+    temporary.mkdir(parents=True)
+    count = len(wanted.places)
+
+    def sample() -> Floats:
+        vectors = wanted.vectors(_some(count, LEARN * parts(count)))
+        return vectors[np.isfinite(vectors).all(axis=1)]
+
+    try:
+        blocks, shape = (
+            _Counted(wanted, np.arange(count), wanted.shards),
+            Shape(count, joined_width(wanted.manifest), sample),
+        )
+        state = kind.build(temporary, iter(blocks), shape)
+        said = {
+            "version": VERSION,
+            "stage_key": wanted.manifest.key,
+            "center_weight": wanted.weight,
+            "kind": name,
+            "built_of": count,
+            "vectors": blocks.count,
+            "state": state,
+            "shards": wanted.shards,
+        }
+        Store(str(temporary)).write_json(said, NAME)
+        (folder / NAME).unlink(missing_ok=True)  # a folder cannot be replaced in one step
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return said
+
+
+def _added(wanted: Wanted, kind: Kind, folder: Path, said: dict[str, Any]) -> dict[str, Any]:
+    new = [name for name in wanted.shards if name not in said["shards"]]
+    if not new:
+        return said
+    order = said["shards"] | {name: wanted.shards[name] for name in new}
+    places = [np.arange(len(wanted.places))[wanted.runs[name]] for name in new]
+    blocks = _Counted(wanted, np.concatenate(places), order)
+    state = kind.add(folder, said["state"], iter(blocks))
+    said = {**said, "vectors": said["vectors"] + blocks.count, "state": state, "shards": order}
+    Store(str(folder)).write_json(said, NAME)
+    kind.tidy(folder, state)
+    return said
+
+
+class _Counted:
+    """Blocks of the vectors at places, and how many of them there were."""
+
+    def __init__(self, wanted: Wanted, at: Positions, order: Mapping[str, int]) -> None:
+        self._wanted, self._at, self._ids = wanted, at, wanted.ids(order)
+        self.count = 0
+
+    def __iter__(self) -> Blocks:
+        for at, vectors in self._wanted.blocks(self._at):
+            self.count += len(at)
+            yield Block(self._ids[at], vectors)
+
+
+def _some(count: int, most: int) -> Positions:
+    """Positions of up to `most` of so many, ascending."""
+    return np.sort(np.random.default_rng(0).choice(count, min(count, most), replace=False))
+
+
+def _recall(wanted: Wanted, index: Opened) -> float | None:
+    """None where there is nothing beside a vector itself to be found."""
+    asked = _some(len(wanted.places), ASKED)
+    vectors = wanted.vectors(asked)
+    finite = np.isfinite(vectors).all(axis=1)
+    asked, queries = asked[finite], vectors[finite]
+    best, scores = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
+    for at, block in wanted.blocks(np.arange(len(wanted.places))):
+        products = queries @ block.T
+        products[asked[:, None] == at] = -np.inf  # itself
+        scores = np.concatenate([scores, products], axis=1)
+        best = np.concatenate([best, np.broadcast_to(at, products.shape)], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :BEST]
+        scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
+    found = index.candidates(queries, CANDIDATES * BEST)
+    others = [(row[np.isfinite(said)], at) for row, said, at in zip(best, scores, found, strict=True)]
+    shares = [float(np.isin(row, at).mean()) for row, at in others if len(row)]
+    return sum(shares) / len(shares) if shares else None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises RequestError where another process makes the same index."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RequestError(f"index: another process is making {str(folder)!r}; wait until it is done") from error
+        yield
