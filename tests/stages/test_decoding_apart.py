@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -93,27 +92,34 @@ def test_pictures_that_do_not_fit_in_memory(apart, huge, write_video):
     assert len(ask(apart, write_video(), Limits(60.0, 256 << 20)).times) == 4
 
 
-def test_a_file_that_kills_the_process_is_tried_twice(apart, huge, write_video):
-    killed = set()
-    done = threading.Event()
+def test_a_file_that_kills_the_process_is_tried_twice(apart, huge, write_video, monkeypatch):
+    killed = []
+    start = apart._start
 
-    def kill():
-        while not done.wait(0.05):
-            if apart._process and apart._process.pid not in killed and apart._connection:
-                killed.add(apart._process.pid)
-                time.sleep(0.5)  # it is at work by now
-                os.kill(apart._process.pid, signal.SIGSEGV)
+    class Deadly:
+        """The connection to a process that dies as soon as it has been asked for something."""
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
+        def __init__(self, connection):
+            self.connection = connection
+
+        def __getattr__(self, name):
+            return getattr(self.connection, name)
+
+        def send(self, asked):
+            self.connection.send(asked)
+            os.kill(apart._process.pid, signal.SIGSEGV)
+            killed.append(apart._process.pid)
+
+    def start_deadly(memory):
+        start(memory)
+        apart._connection = Deadly(apart._connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apart, "_start", start_deadly)
         with pytest.raises(DecodeError, match=r"SIGSEGV\) 2 times") as caught:
             ask(apart, huge)
-    finally:
-        done.set()
-        killer.join()
     assert caught.value.failure == "crashed"
-    assert len(killed) == 2
+    assert len(set(killed)) == len(killed) == 2
     assert len(ask(apart, write_video()).times) == 4
 
 
