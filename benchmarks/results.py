@@ -26,21 +26,23 @@ TEXT = """# What the paper's parts are worth, on clips of shapes
 
 Written by `make results` (`benchmarks/results.py`) from trainings on the machine that it ran on; no figure is typed in.
 
-The clips are those of the demo's model ([training.md](training.md)): 3,000 to train on, and 200 to test on, with words
-in combinations that the training clips do not have. {pairs} pairs of the latter are alike in every picture but for
-their order. One small CLIP that learnt from still pictures is the start of all. Each row is {trainings} trainings of
-{epochs} epochs by `conf/train/demo.yaml`, with {seeds} as `train.seed` (of the order, the captions and the new
+The clips are those of the demo's model ([training.md](training.md)): {learnt:,} to train on, and {tested:,} to test on,
+with words in combinations that the training clips do not have. {pairs} pairs of the latter are alike in every picture
+but for their order. One small CLIP that learnt from still pictures is the start of all. Each row is {trainings} trainings
+of {epochs} epochs by `conf/train/demo.yaml`, with {seeds} as `train.seed` (of the order, the captions and the new
 weights). Per cent, mean ± standard deviation.
 
 {table}
 
-- **R@k**: how often the right clip (t2v) or a right caption (v2t) is among the best k. Chance at t2v R@1 is 0.5.
+- **R@k**: how often the right clip (t2v) or a right caption (v2t) is among the best k. Chance at t2v R@1 is
+  {chance:.1f}.
 - **Pairs right**: of the captions of two clips that show the same pictures in opposite order, how many score higher for
-  their own clip. Chance is 50: pooled frames have {pooled:.1f}, as they must, and the whole model {whole:.1f}.
+  their own clip. Of two clips chance is right once: pooled frames have {pooled:.1f}, the whole model {whole:.1f}.
 
 These are small models on drawn clips. They show whether the parts do what the paper says of them, not how much they add
 on real videos.
 """
+SIZES = ("learnt", "tested", "pairs")  # clips, clips, pairs of clips
 Figures = dict[str, float]
 
 
@@ -54,11 +56,11 @@ def main() -> None:
 
 
 def figures(variant: str, settings: dict[str, str], seed: int) -> Figures:
-    """Of one training: recalls on the test clips, and per cent right of the pairs that differ in order alone."""
+    """Of one training: recalls on the test clips, per cent right of the pairs that differ in order alone, and SIZES."""
     name = f"results-{variant.replace(' ', '').replace('+', '-').lower()}-{seed}"
     model = [word for key, value in settings.items() for word in ("--set", f"model.{key}={value}")]
     told = ["--set", f"name={name}", "--set", f"train.epochs={EPOCHS}", "--set", f"train.validate_every={EPOCHS}"]
-    said("train", "conf/train/demo.yaml", *told, *model, "--set", f"train.seed={seed}")
+    card = said("train", "conf/train/demo.yaml", *told, *model, "--set", f"train.seed={seed}")
     test = ["--set", f"name={name}", "--set", f"dataset.path={CLIPS}/test.jsonl", "--set", f"dataset.root={CLIPS}"]
     test += ["--set", f"model.checkpoint=trained/{name}/model.safetensors", "--set", "embed.precision=float32", *model]
     metrics = said("run", "conf/demo.yaml", *test, "--engine", "inline")["metrics"]
@@ -68,7 +70,9 @@ def figures(variant: str, settings: dict[str, str], seed: int) -> Figures:
         for short, direction in (("t2v", "text_to_video"), ("v2t", "video_to_text"))
         for k in (1, 5)
     }
-    return {**recalls, "pairs right": pairs["right"], "pairs": pairs["pairs"]}
+    tested = metrics["coverage"]["videos"]["asked"]
+    sizes = dict(zip(SIZES, (card["data"]["videos"], tested, pairs["pairs"]), strict=True))
+    return {**recalls, "pairs right": pairs["right"], **sizes}
 
 
 def said(*words: str) -> dict[str, Any]:
@@ -81,7 +85,8 @@ def said(*words: str) -> dict[str, Any]:
 
 def page(found: dict[str, list[Figures]]) -> str:
     """The page, from the figures of each variant's trainings."""
-    columns = [name for name in next(iter(found.values()))[0] if name != "pairs"]
+    first = next(iter(found.values()))[0]
+    columns = [name for name in first if name not in SIZES]
     rows = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for variant, runs in found.items():
         cells = []
@@ -93,7 +98,8 @@ def page(found: dict[str, list[Figures]]) -> str:
         statistics.mean(run["pairs right"] for run in found[name]) for name in ("mean pooling", "TDB + TAB")
     )
     return TEXT.format(
-        pairs=int(found["TDB"][0]["pairs"]),
+        **{name: int(first[name]) for name in SIZES},
+        chance=100 / first["tested"],
         epochs=EPOCHS,
         trainings=len(SEEDS),
         seeds=", ".join(map(str, SEEDS)),

@@ -3,8 +3,6 @@
 A folder `indexes/<config>-<stage key>.<kind>` of the store; its `index.json` says what is in it and comes last.
 """
 
-import contextlib
-import fcntl
 import math
 import shutil
 import time
@@ -20,6 +18,7 @@ import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.manifest import Manifest
 from clip2video_pipe.manifests.store import TEMPORARY, Store
+from clip2video_pipe.pipeline.alone import alone
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.indexes.base import Block, Blocks, Index, Kind, Shape, parts
 from clip2video_pipe.pipeline.indexes.kinds import KINDS, kind_of
@@ -143,7 +142,8 @@ def update(wanted: Wanted, name: str) -> dict[str, Any]:
     RequestError where the library is not installed or another process is at it, Damaged.
     """
     kind, folder = kind_of(name), wanted.folder(name)
-    with _alone(folder):
+    lock = folder.with_name(f".{folder.name}.lock")
+    with alone(lock, f"index: another process is making {str(folder)!r}; wait until it is done"):
         start = time.perf_counter()
         said = _read(folder)
         if said and not (_extends(wanted, said) and _open(folder, kind, said)):
@@ -273,15 +273,3 @@ def _recall(wanted: Wanted, index: Opened) -> float | None:
     others = [(row[np.isfinite(said)], at) for row, said, at in zip(best, scores, found, strict=True)]
     shares = [float(np.isin(row, at).mean()) for row, at in others if len(row)]
     return sum(shares) / len(shares) if shares else None
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Raises RequestError where another process makes the same index."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RequestError(f"index: another process is making {str(folder)!r}; wait until it is done") from error
-        yield

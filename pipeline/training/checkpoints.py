@@ -32,31 +32,41 @@ def begin(folder: Path, identity: str) -> None:
     if known == identity:
         return
     if (folder / CHECKPOINT).exists():
-        raise RequestError(
-            f"train.out: {str(folder)!r} has a training of other settings, data, shards or starting weights; "
-            "name another folder (train.out, or name), or remove it"
-        )
+        raise _of_another(folder)
     folder.mkdir(parents=True, exist_ok=True)
     Store(str(folder)).write_json({"identity": identity}, BEGUN)
 
 
 def begun(folder: Path) -> str | None:
-    """The identity of the training that `folder` is of; None where there is none. Raises RequestError."""
+    """The identity of the training that `folder` is of; None where there is none. Raises RequestError, OSError."""
+    path = folder / BEGUN
     try:
-        return str(json.loads((folder / BEGUN).read_text(encoding="utf-8"))["identity"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RequestError(f"train.out: {str(folder / BEGUN)!r} cannot be read; remove the folder") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"train.out: {str(path)!r} is damaged, so that nobody knows which training this folder is of; remove that "
+            f"file and {CHECKPOINT} to begin anew, or name another folder (train.out, or name)"
+        ) from error
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The checkpoint of a folder, which is that of its one training (`begin`); None where there is none."""
+def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
+    """The checkpoint of a folder; None where there is none. Raises RequestError for that of another training."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if state["identity"] != identity:
+        raise _of_another(folder)
     return state
+
+
+def _of_another(folder: Path) -> RequestError:
+    return RequestError(
+        f"train.out: {str(folder)!r} has a training of other settings, data, shards or starting weights; "
+        "name another folder (train.out, or name), or remove it"
+    )
 
 
 def save_model(path: Path, weights: dict[str, Tensor], said: dict[str, str] | None = None) -> None:

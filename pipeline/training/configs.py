@@ -24,6 +24,7 @@ def scoring_config(config: TrainConfig, checkpoint: Path) -> Config:
     said["model"] |= {"checkpoint": str(checkpoint), "clip": None, "seed": None}
     said["run"] |= {"engine": "inline", "address": "local", "ship_code": False}
     said["embed"] |= {"precision": "float32"}
+    said["score"]["post"] = ()  # rows that choose no epoch
     return Config.model_validate(said)
 
 

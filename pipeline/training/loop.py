@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.manifests.store import Damaged, Store
 from clip2video_pipe.models.clip2video import Clip2Video
 from clip2video_pipe.models.starting import starting_model
 from clip2video_pipe.models.text import Tokenizer
@@ -67,7 +67,11 @@ def work(training: Training, worker: Worker, tell: Tell) -> None:
     )
     freeze(model, settings.freeze)
     model.recompute(settings.recompute)
-    Run(training, worker, tell, model).to_the_end()
+    try:
+        Run(training, worker, tell, model).to_the_end()
+    except Damaged as error:
+        error.drop()
+        raise EngineError(f"{error}; it is removed, and the same command makes it anew and goes on") from error
 
 
 class Run:
@@ -180,8 +184,8 @@ class Run:
         if not np.isfinite(loss) or not (self.scaler.is_enabled() or norm.isfinite()):
             raise EngineError(
                 f"training: the loss is {loss} and its gradient's norm {norm.item()} in epoch {self.epoch + 1}, batch "
-                f"{self.batch + 1}: a lower train.lr, or train.precision: float32, may help; the last checkpoint is "
-                "from before"
+                f"{self.batch + 1}; start again in another train.out with a lower train.lr (or train.precision: "
+                "float32), for the last checkpoint goes on to the same end"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -234,6 +238,7 @@ class Run:
         if self.worker.rank:
             return
         state = {
+            "identity": self.training.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -249,14 +254,15 @@ class Run:
         checkpoints.save_checkpoint(self.training.out, state)
 
     def _go_on(self) -> None:
-        if checkpoints.begun(self.training.out) != self.training.identity:
-            raise RequestError(f"train.out: {str(self.training.out)!r} is not the same folder on all machines")
-        state = checkpoints.load_checkpoint(self.training.out)
+        out, identity = self.training.out, self.training.identity
+        here = checkpoints.begun(out)
+        state = checkpoints.load_checkpoint(out, identity) if here == identity else None
+        found: list[Any] = [(here, state and (state["epoch"], state["batch"]))]
         if self.worker.count > 1:
-            found: list[Any] = [None] * self.worker.count
-            dist.all_gather_object(found, state and (state["epoch"], state["batch"]))
-            if len(set(found)) > 1:
-                raise RequestError(f"train.out: {str(self.training.out)!r} is not the same folder on all machines")
+            found *= self.worker.count
+            dist.all_gather_object(found, found[0])
+        if here != identity or len(set(found)) > 1:  # all workers raise, or none
+            raise RequestError(f"train.out: {str(out)!r} is not the same folder on all machines")
         if state is None:
             return
         self.model.load_state_dict(state["model"])

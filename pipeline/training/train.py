@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from clip2video_pipe.manifests.fingerprints import Fingerprints
 from clip2video_pipe.manifests.schemas import OK
 from clip2video_pipe.manifests.shards import versions, well
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.alone import alone
 from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.errors import RequestError, TooManyFailures
 from clip2video_pipe.pipeline.plan import Plan, model_spec
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from clip2video_pipe.pipeline.training.loop import Training
 
 HELD_OUT = "held-out.jsonl"
-LEAST_HELD = 2
+LEAST_LEARNT = LEAST_HELD = 2  # or no rank could be told from another
 CARD = "card.json"
 NO_CAPTIONS = "video-without-captions"
 # Settings that change no number of what is made, so that training goes on when they are changed.
 UNCOUNTED: dict[str, Any] = {
     "train": {"out", "threads", "memory", "save_every"},  # of memory, what follows from it counts: the window
-    **dict.fromkeys(("run", "store", "score", "report"), True),
+    "score": {"top_k", "save_matrix", "memory", "post", "query_bank"},  # ties are ranks, which choose the best
+    **dict.fromkeys(("run", "store", "report"), True),
 }
 
 
@@ -61,30 +62,34 @@ def train(config: TrainConfig, reporter: Reporter) -> Trained:
     _check(config)
     out = Path(config.train.out or f"trained/{config.name}").absolute()
     plan = decode(frames_config(config), reporter)
-    samples, gaps = _samples(plan)
-    _check_gaps(gaps, plan)
-    held: set[str] = set()
+    learnt = _usable(plan)
+    if len(learnt.samples) < LEAST_LEARNT:
+        raise RequestError(
+            f"dataset: {len(learnt.samples)} videos with captions to train on, at least {LEAST_LEARNT} are needed "
+            f"({learnt.why})"
+        )
+    _check_gaps("dataset", learnt, plan)
+    samples = learnt.samples
     if config.validation is None:
         samples, held = _hold_out(samples, config.train.held_out, config.train.seed)
+        measured = Usable(held, {})
+    else:
+        measured = _measured(config, reporter)
     if min(config.train.batch, len(samples)) < config.train.workers:
         raise RequestError(
             f"train.workers: is {config.train.workers}, more than the videos of a batch: train.batch is "
             f"{config.train.batch}, and there are {len(samples)} videos"
         )
-    training = _training(config, plan, samples, out)
-    begin(out, training.identity)
-    if held:
-        _write_table(out / HELD_OUT, plan, held)
-        config = config.model_copy(update={"validation": TableDataset(kind="table", path=(str(out / HELD_OUT),))})
-    # Here, on all of the cluster: the first worker validates, while the others wait for it.
-    validation = decode(validation_config(config), reporter)
-    if not validation.texts:
-        raise RequestError("validation: has no captions, so that nothing can be measured; leave it out, or name others")
-    if (videos := _that_can_be_scored(validation)) < LEAST_HELD:
-        raise RequestError(f"validation: {videos} videos that decode, at least {LEAST_HELD} are needed to rank any")
-    training = replace(training, config=config)
-    (train_here if config.run.engine == "inline" else train_on_ray)(training, reporter.say)
-    return _finish(training, plan, gaps)
+    training = _training(config, plan, samples, measured.samples, out)
+    with alone(out / ".lock", f"train.out: another process trains into {str(out)!r}; wait, or name another folder"):
+        begin(out, training.identity)
+        if config.validation is None:
+            _write_table(out / HELD_OUT, plan, {sample.item for sample in measured.samples})
+            held_out = TableDataset(kind="table", path=(str(out / HELD_OUT),))
+            training = replace(training, config=config.model_copy(update={"validation": held_out}))
+            _measured(training.config, reporter)
+        (train_here if config.run.engine == "inline" else train_on_ray)(training, reporter.say)
+        return _finish(training, learnt, measured)
 
 
 def _check(config: TrainConfig) -> None:
@@ -99,17 +104,42 @@ def _check(config: TrainConfig) -> None:
         )
     if validation is not None and validation == dataset:
         raise RequestError("validation: is the training dataset itself; leave it out, and a share of it is held out")
+    if config.run.engine == "inline" and config.train.workers > 1:
+        raise RequestError(
+            f"train.workers: is {config.train.workers}, but the inline engine has one; use run.engine: ray"
+        )
 
 
-def _that_can_be_scored(plan: Plan) -> int:
-    """Videos, by content, whose frames are there."""
-    frames = plan.frames.places
-    contents = set(plan.listing.videos["video"].drop_null().to_pylist())
-    return sum(frames[item].outcome.status == OK for item in contents)
+@dataclass(frozen=True)
+class Usable:
+    """Videos that decode and have captions, by content, in its order; and how many others there are, by class."""
+
+    samples: list[Sample]
+    gaps: dict[str, int]
+
+    @property
+    def why(self) -> str:
+        """There are no more."""
+        return ", ".join(f"{count} {name}" for name, count in sorted(self.gaps.items())) or "it has no others"
 
 
-def _samples(plan: Plan) -> tuple[list[Sample], dict[str, int]]:
-    """The videos that can be learnt from, by content, and how many cannot, by class. Raises RequestError for none."""
+def _measured(config: TrainConfig, reporter: Reporter) -> Usable:
+    """What is validated on, decoded: here, on all of a cluster, for the first worker validates alone.
+
+    Raises RequestError, TooManyFailures.
+    """
+    plan = decode(validation_config(config), reporter)
+    found = _usable(plan)
+    if len(found.samples) < LEAST_HELD:
+        raise RequestError(
+            f"validation: videos with captions to rank: {len(found.samples)}, at least {LEAST_HELD} are needed "
+            f"({found.why}); leave it out, and a share of the training videos serves"
+        )
+    _check_gaps("validation", found, plan)
+    return found
+
+
+def _usable(plan: Plan) -> Usable:
     captions = _captions(plan)
     found: dict[str, dict[str, None]] = {}
     gaps = Counter[str]()
@@ -124,11 +154,8 @@ def _samples(plan: Plan) -> tuple[list[Sample], dict[str, int]]:
             gaps[NO_CAPTIONS] += 1
         else:
             found.setdefault(row["video"], {}).update(dict.fromkeys(said))
-    if len(found) < 2:
-        why = ", ".join(f"{count} {name}" for name, count in sorted(gaps.items())) or "the dataset has no others"
-        raise RequestError(f"dataset: {len(found)} videos with captions to train on, at least 2 are needed ({why})")
     samples = [Sample(item, frames[item].shard, frames[item].row, tuple(said)) for item, said in found.items()]
-    return sorted(samples, key=lambda sample: sample.item), dict(gaps)
+    return Usable(sorted(samples, key=lambda sample: sample.item), dict(gaps))
 
 
 def _captions(plan: Plan) -> dict[str, list[str]]:
@@ -139,26 +166,29 @@ def _captions(plan: Plan) -> dict[str, list[str]]:
     return texts
 
 
-def _check_gaps(gaps: Mapping[str, int], plan: Plan) -> None:
-    failed = sum(count for name, count in gaps.items() if name != NO_CAPTIONS)
+def _check_gaps(which: str, found: Usable, plan: Plan) -> None:
+    failed = sum(count for name, count in found.gaps.items() if name != NO_CAPTIONS)
     asked, rate = len(plan.listing.videos), plan.config.run.max_failure_rate
     if failed > rate * asked:
         raise TooManyFailures(
-            f"{failed} of {asked} videos failed, more than run.max_failure_rate {rate} allows; frames of the others "
-            "are kept, and 'explain' says what is wrong with one"
+            f"{which}: {failed} of {asked} videos failed, more than run.max_failure_rate {rate} allows; frames of the "
+            "others are kept, and 'explain' says what is wrong with one"
         )
 
 
-def _hold_out(samples: list[Sample], part: float, seed: int) -> tuple[list[Sample], set[str]]:
-    """The samples to train on, and the items held out: at least two of each, or no rank could be told from another."""
-    count = min(max(LEAST_HELD, round(part * len(samples))), len(samples) - 2)
+def _hold_out(samples: list[Sample], part: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """The samples to train on, and those held out: the least that is needed of each, at least."""
+    count = min(max(LEAST_HELD, round(part * len(samples))), len(samples) - LEAST_LEARNT)
     if count < LEAST_HELD:
         raise RequestError(
-            f"dataset: {len(samples)} videos to train on; to hold {LEAST_HELD} out at least {2 + LEAST_HELD} are needed"
+            f"dataset: {len(samples)} videos to train on; to hold {LEAST_HELD} out at least {LEAST_LEARNT + LEAST_HELD} are needed"
         )
     chosen = np.random.default_rng([seed, len(samples)]).permutation(len(samples))[:count]
-    held = {samples[n].item for n in chosen.tolist()}
-    return [sample for sample in samples if sample.item not in held], held
+    held = set(chosen.tolist())
+    parts: tuple[list[Sample], list[Sample]] = [], []
+    for n, sample in enumerate(samples):
+        parts[n in held].append(sample)
+    return parts
 
 
 def _write_table(path: Path, plan: Plan, items: set[str]) -> None:
@@ -176,7 +206,9 @@ def _write_table(path: Path, plan: Plan, items: set[str]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path) -> "Training":
+def _training(
+    config: TrainConfig, plan: Plan, samples: list[Sample], measured: list[Sample], out: Path
+) -> "Training":
     from clip2video_pipe.pipeline.training.loop import Training
 
     model = model_spec(config, Fingerprints(plan.store))
@@ -185,7 +217,7 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path)
     most = config.sampling.max_frames * (config.sampling.candidates if config.sampling.policy == "jitter" else 1)
     video = most * size * size * 3  # bytes, at most
     window = min(len(shards), window_of((rows * video for rows in shards.values()), config.train.memory))
-    data = keys.digest([[sample.item, list(sample.captions)] for sample in samples])
+    data = _digest(samples)
     # The order of an epoch follows from them: a checkpoint says how many of its batches are done.
     layout = [window, [[sample.shard, sample.row] for sample in samples]]
     counted = config.model_dump(mode="json", exclude=UNCOUNTED)
@@ -198,19 +230,36 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], out: Path)
         rows=shards,
         window=window,
         out=out,
-        identity=keys.digest({"config": public(counted), "data": data, "layout": layout, "model": model.digest}),
+        identity=keys.digest(
+            {
+                "config": public(counted),
+                "data": data,
+                "validation": _digest(measured),
+                "layout": layout,
+                "model": model.digest,
+            }
+        ),
         data=data,
     )
 
 
-def _finish(training: "Training", plan: Plan, gaps: dict[str, int]) -> Trained:
+def _digest(samples: list[Sample]) -> str:
+    return keys.digest([[sample.item, list(sample.captions)] for sample in samples])
+
+
+def _finish(training: "Training", learnt: Usable, measured: Usable) -> Trained:
     """The card of what was made, beside it."""
-    state = checkpoints.load_checkpoint(training.out)
+    state = checkpoints.load_checkpoint(training.out, training.identity)
     assert state is not None and state["best"] is not None, "a training that has ended has a checkpoint"
     card = {
         "config": public(training.config.model_dump(mode="json")),
         "recipe": "CLIP4Clip's (docs/training.md)",
-        "data": {"digest": training.data, "videos": len(training.samples), "gaps": gaps},
+        "data": {"digest": training.data, "videos": len(training.samples), "gaps": learnt.gaps},
+        "validation": {
+            "digest": _digest(measured.samples),
+            "videos": len(measured.samples),
+            "gaps": measured.gaps,
+        },
         "start": training.model.digest,
         "epochs": state["history"],
         "best": state["best"],

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from clip2video_pipe.manifests.store import Store
-from clip2video_pipe.models.errors import WeightsError
+from clip2video_pipe.manifests.store import Store, StoreError
+from clip2video_pipe.models.errors import DeviceError, WeightsError
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.training.loop import Training, Worker, work
 from clip2video_pipe.pipeline.training.telling import Following, Lines, Record
@@ -20,10 +20,8 @@ FAILURES = 3  # workers that may die: then all begin again, from the last checkp
 
 
 def train_here(training: Training, say: Callable[[str], object]) -> None:
-    """Train in this process, on its GPU where there is one. Raises RequestError for more workers than one."""
+    """Train in this process, on its GPU where there is one."""
     settings = training.config.train
-    if settings.workers > 1:
-        raise RequestError(f"train.workers: is {settings.workers}, but the inline engine has one; use run.engine: ray")
     on_gpu = torch.cuda.is_available() and training.config.embed.device != "cpu"
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     with Record(training.out, Lines(settings.epochs, say)) as tell:
@@ -98,6 +96,6 @@ def _work_on_ray(said: dict[str, Any]) -> None:
         else:
             with Record(training.out) as tell:
                 work(training, worker, tell)
-    except (EngineError, RequestError, WeightsError) as error:
+    except (DeviceError, EngineError, RequestError, StoreError, WeightsError) as error:
         Store(str(training.out)).write(str(error).encode(), FAULT)
         raise

@@ -7,16 +7,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+import ray.train.torch
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from clip2video_pipe.manifests.store import StoreError
+from clip2video_pipe.pipeline.alone import alone
 from clip2video_pipe.pipeline.cli import main
+from clip2video_pipe.pipeline.errors import EngineError
+from clip2video_pipe.pipeline.training import train, workers
+from clip2video_pipe.pipeline.training.settings import TrainSettings
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
+CONTEXT = ("get_local_world_size", "get_world_rank", "get_world_size")
 COMMAND = [sys.executable, "-m", "clip2video_pipe.pipeline.cli"]
 CONFIG = """\
 name: small
@@ -56,6 +64,9 @@ class Project:
     def events(self):
         return [json.loads(line) for line in (self.out / "events.jsonl").read_text().splitlines()]
 
+    def card(self):
+        return json.loads((self.out / "card.json").read_text())
+
     def weights(self, name="model.safetensors"):
         path = self.out / name
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
@@ -82,7 +93,7 @@ def same(one, other):
 
 
 def test_it_makes_what_run_takes_and_run_gives_the_figures_that_it_printed(trained, capsys):
-    card = json.loads((trained.out / "card.json").read_text())
+    card = trained.card()
     epochs = [event for event in trained.events() if event["event"] == "epoch"]
     assert [event["epoch"] for event in epochs] == [0, 1] == [said["epoch"] for said in card["epochs"]]
     assert card["data"] == {"digest": card["data"]["digest"], "videos": 9, "gaps": {}}
@@ -106,7 +117,7 @@ def test_it_makes_what_run_takes_and_run_gives_the_figures_that_it_printed(train
 def test_what_is_held_out_is_not_trained_on(trained):
     held = [json.loads(line)["video"] for line in (trained.out / "held-out.jsonl").read_text().splitlines()]
     assert len(held) == 3
-    assert json.loads((trained.out / "card.json").read_text())["data"]["videos"] == 12 - 3
+    assert trained.card()["data"]["videos"] == 12 - 3 and trained.card()["validation"]["videos"] == 3
 
 
 def test_jitter_trains_on_what_is_decoded_and_is_measured_without(training):
@@ -117,12 +128,24 @@ def test_jitter_trains_on_what_is_decoded_and_is_measured_without(training):
     assert kept == {4: 12, 2: 3}, "twice as many of each video as a step looks at, and what is validated as it is"
 
 
-@pytest.mark.parametrize("steps", [2, 3])  # the one before is in a checkpoint
-def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, trained, steps):
+def steps(count):
+    def reached(project):
+        log = project.out / "events.jsonl"
+        return log.exists() and log.read_text().count('"step"') >= count
+
+    return reached
+
+
+def measuring(project):
+    """The model of the first epoch is written, and looked at."""
+    return (project.out / "pytorch_model.bin.0").exists()
+
+
+@pytest.mark.parametrize("reached", [steps(2), steps(3), measuring], ids=["begun", "on its way", "while it validates"])
+def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, trained, reached):
     with subprocess.Popen([*COMMAND, "train", str(training.config)], stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 60
-        log = training.out / "events.jsonl"
-        while not (log.exists() and log.read_text().count('"step"') >= steps):
+        while not reached(training):
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
@@ -132,8 +155,14 @@ def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, 
     assert any(event["event"] == "resumed" for event in training.events())
     for name in ("pytorch_model.bin.0", "pytorch_model.bin.1"):
         assert same(training.weights(name), trained.weights(name))
-    found, expected = (json.loads((one.out / "card.json").read_text())["epochs"] for one in (training, trained))
-    assert [said["loss"] for said in found] == [said["loss"] for said in expected]
+    found, expected = (without_times(one.card()) for one in (training, trained))
+    assert (found["epochs"], found["best"]) == (expected["epochs"], expected["best"])
+
+
+def without_times(card):
+    said = [*card["epochs"], card["best"]]
+    *epochs, best = [{name: one[name] for name in one if "seconds" not in name} for one in said]
+    return {"epochs": epochs, "best": best}
 
 
 def test_what_has_ended_is_not_done_again(trained, capsys):
@@ -159,6 +188,67 @@ def test_a_training_that_diverges_says_so_and_keeps_what_it_has(training, capsys
     assert training.train("--set", "train.lr=1.0e+30", "--set", "train.clip_norm=1.0e+30") == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert "train.lr" in message and "Traceback" not in message
+    state = torch.load(training.out / "checkpoint.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_with(training, capsys):
+    """Two that began in one folder at a time, on two machines, each before the other had kept anything."""
+    assert training.train("--set", "train.epochs=1") == 0
+    said = training.out / "training.json"
+    ours = said.read_text()
+    (training.out / "checkpoint.pt").rename(training.folder / "kept.pt")
+    assert training.train("--set", "train.epochs=1", "--set", "train.lr=0.002") == 0
+    said.write_text(ours)
+    assert training.train("--set", "train.epochs=1") == 2
+    assert "train.out" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_process_at_a_time_trains_into_a_folder(training, capsys):
+    training.out.mkdir()
+    with alone(training.out / ".lock", "taken"):
+        assert training.train() == 2
+    assert "another process" in capsys.readouterr().err.splitlines()[-1]
+    assert not (training.out / "training.json").exists()
+
+
+def test_a_shard_that_is_damaged_meanwhile_is_removed_and_made_anew(training, capsys, monkeypatch):
+    make = train.begin
+
+    def begin(*said):
+        make(*said)
+        for path in (training.folder / "store" / "frames").glob("*/[!.]*.parquet"):
+            path.write_bytes(path.read_bytes()[:-100])
+
+    monkeypatch.setattr(train, "begin", begin)
+    assert training.train("--set", "train.epochs=1") == 1
+    assert "the same command" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.undo()
+    for _ in range(3):  # each of them is found when it is read
+        if training.train("--set", "train.epochs=1") == 0:
+            break
+    assert training.card()["data"]["videos"] == 9
+
+
+def test_why_another_attempt_would_fail_as_well_is_kept(training, monkeypatch):
+    """As a worker of Ray Train does it, which begins again after what looks like an accident."""
+
+    def fail(*_):
+        raise StoreError("the disk has gone")
+
+    monkeypatch.setattr(workers, "work", fail)
+    monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(**dict.fromkeys(CONTEXT, lambda: 1)))
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    said = {
+        "training": SimpleNamespace(out=training.folder, config=SimpleNamespace(train=TrainSettings(threads=1))),
+        "on_gpus": False,
+        "folder": str(training.folder),
+    }
+    with pytest.raises(StoreError):
+        workers._work_on_ray(said)
+    assert (training.folder / workers.FAULT).read_text() == "the disk has gone"
+    with pytest.raises(EngineError, match="the disk has gone"):
+        workers._work_on_ray(said)
 
 
 def test_batches_in_parts_end_with_about_the_same_weights(training, trained):
@@ -189,9 +279,33 @@ def test_a_video_that_does_not_decode_is_a_gap(training):
     training.table.write_text(rows + "\n")
     training.write()
     assert training.train("--set", "train.epochs=1", "--set", "run.max_failure_rate=0.2") == 0
-    card = json.loads((training.out / "card.json").read_text())
-    assert sum(card["data"]["gaps"].values()) == 1
+    assert sum(training.card()["data"]["gaps"].values()) == 1
     assert training.train("--set", "train.epochs=1", "--set", "run.max_failure_rate=0") == 3
+
+
+def test_what_is_validated_has_gaps_as_well(training, training_clips, capsys):
+    rows = (training.clips / "clips.jsonl").read_text().splitlines()
+    broken = training.folder / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    measured = training.folder / "measured.jsonl"
+    silent = {"video": str(training_clips / json.loads(rows[9])["video"])}
+    table = [*rows[10:], json.dumps(silent), json.dumps({"video": str(broken), "caption": "nothing"})]
+    measured.write_text("\n".join(table) + "\n")
+    training.table = training.folder / "rows.jsonl"
+    training.table.write_text("\n".join(rows[:9]) + "\n")
+    training.write()
+    words = ["--set", f"validation={{kind: table, path: '{measured}', root: '{training_clips}'}}"]
+    words += ["--set", "train.epochs=1"]
+    assert training.train(*words, "--set", "run.max_failure_rate=0.1") == 3
+    assert training.train(*words, "--set", "run.max_failure_rate=0.3") == 0
+    assert training.card()["validation"]["videos"] == 2
+    assert sorted(training.card()["validation"]["gaps"]) == ["unreadable", "video-without-captions"]
+    measured.write_text("\n".join([*rows[11:], json.dumps(silent)]) + "\n")
+    assert training.train(*words) == 2
+    assert "videos with captions to rank: 1," in capsys.readouterr().err.splitlines()[-1]
+    measured.write_text("\n".join(rows[9:]) + "\n")
+    assert training.train(*words) == 2, "another validation is another training"
+    assert "train.out" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
