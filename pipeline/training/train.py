@@ -181,7 +181,8 @@ def _hold_out(samples: list[Sample], part: float, seed: int) -> tuple[list[Sampl
     count = min(max(LEAST_HELD, round(part * len(samples))), len(samples) - LEAST_LEARNT)
     if count < LEAST_HELD:
         raise RequestError(
-            f"dataset: {len(samples)} videos to train on; to hold {LEAST_HELD} out at least {LEAST_LEARNT + LEAST_HELD} are needed"
+            f"dataset: {len(samples)} videos to train on; to hold {LEAST_HELD} out at least "
+            f"{LEAST_LEARNT + LEAST_HELD} are needed"
         )
     chosen = np.random.default_rng([seed, len(samples)]).permutation(len(samples))[:count]
     held = set(chosen.tolist())
@@ -206,9 +207,7 @@ def _write_table(path: Path, plan: Plan, items: set[str]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _training(
-    config: TrainConfig, plan: Plan, samples: list[Sample], measured: list[Sample], out: Path
-) -> "Training":
+def _training(config: TrainConfig, plan: Plan, samples: list[Sample], measured: list[Sample], out: Path) -> "Training":
     from clip2video_pipe.pipeline.training.loop import Training
 
     model = model_spec(config, Fingerprints(plan.store))
