@@ -29,8 +29,8 @@ Written by `make results` (`benchmarks/results.py`) from trainings on the machin
 The clips are those of the demo's model ([training.md](training.md)): {learnt:,} to train on, and {tested:,} to test on,
 with words in combinations that the training clips do not have. {pairs} pairs of the latter are alike in every picture
 but for their order. One small CLIP that learnt from still pictures is the start of all. Each row is
-{trainings} trainings of {epochs} epochs by `conf/train/demo.yaml`, with {seeds} as `train.seed` (of the order, the captions and
-the new weights). Per cent, mean ± standard deviation.
+{trainings} trainings of {epochs} epochs by `conf/train/demo.yaml`, with {seeds} as `train.seed` (of the order, the
+captions and the new weights). Per cent, mean ± standard deviation.
 
 {table}
 
