@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := conf manifests models pipeline stages
 
-.PHONY: demo demo-model test fuzz lint types bench-decode bench-embed bench-index bench-jpeg bench-scale bench-score bench-search bench-serve results clean
+.PHONY: demo demo-model test chromium fuzz lint types bench-decode bench-embed bench-index bench-jpeg bench-scale bench-score bench-search bench-serve results clean
 
 demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe make-clips data/demo
@@ -12,8 +12,13 @@ demo: $(VENV)/installed
 	$(BIN)/clip2video-pipe pairs conf/demo.yaml data/demo/test-pairs.jsonl
 	$(BIN)/clip2video-pipe search conf/demo.yaml "an orange cross is going round and round" -k 3
 
-test: lint types
+test: lint types chromium
 	$(BIN)/pytest -n 2  # there are two cores; tests/conftest.py says which tests stay together
+
+# Tests that look at pages need a browser; where none can be installed they skip, and say so.
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& timeout 300 apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null; } || true
 
 fuzz: $(VENV)/installed
 	$(BIN)/python tests/chaos/fuzz.py

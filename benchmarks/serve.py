@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import numpy as np
 
 CONFIG = "conf/demo.yaml"
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "serve", CONFIG
 async def client(address: str, texts: list[str], until: float, taken: list[float], errors: list[str]) -> None:
     """Search, and look at what was found, until time is up."""
     draw = random.Random(len(taken))
-    async with httpx.AsyncClient(base_url=address, timeout=30) as http:
+    async with httpx2.AsyncClient(base_url=address, timeout=30) as http:
         while time.monotonic() < until:
             start = time.perf_counter()
             answer = await http.get("api/search", params={"q": draw.choice(texts), "k": 24})

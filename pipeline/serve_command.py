@@ -1,10 +1,12 @@
 """The command `clip2video-pipe serve`."""
 
+import contextlib
 import ipaddress
 import socket
 import threading
 import webbrowser
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +16,13 @@ from clip2video_pipe.pipeline.options import ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
 
 BACKLOG = 2048
+
+
+class Engine(StrEnum):
+    """What carries the page."""
+
+    inline = "inline"
+    ray = "ray"
 
 
 def serve_page(
@@ -27,28 +36,58 @@ def serve_page(
         ),
     ] = None,
     rate: Annotated[float, typer.Option("--rate", min=1, help="Requests a second that one client may make.")] = 1000,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="inline: in this process; ray: in replicas on Ray Serve.")
+    ] = Engine.inline,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="How many, a core each, with --engine ray.")] = 2,
     show: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Serve a page to search the corpus with, and a JSON API. The embeddings have to be there."""
-    plan = make_plan(load_config(config, overrides or []), again=False)
+    loaded = load_config(config, overrides or [])
+    plan = make_plan(loaded, again=False)
     listening = _listen(host, port)
+    where = listening.getsockname()[1]
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{where}/"  # noqa: S104
+
+    from clip2video_pipe.pipeline.serve.library import Library
+
+    library = Library(plan)
+    names = _names(host, name or [])
+
+    def say() -> None:
+        typer.echo(f"{len(library.videos)} videos of {library.name} at {address}; Ctrl-C ends it")
+        if show:
+            threading.Timer(0.5, webbrowser.open, [address]).start()
+
+    if engine == Engine.ray:
+        served = _replicas()
+        listening.close()
+        with contextlib.suppress(KeyboardInterrupt), served(loaded, names, rate, (host, where), replicas):
+            say()
+            threading.Event().wait()
+        return
 
     import uvicorn
 
     from clip2video_pipe.pipeline.serve.app import create_app
-    from clip2video_pipe.pipeline.serve.library import Library
 
-    library = Library(plan)
     library.load()
-    app = create_app(library, _names(host, name or []), rate)
-    where = listening.getsockname()[1]
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{where}/"  # noqa: S104
-    typer.echo(f"{len(library.videos)} videos of {library.name} at {address}; Ctrl-C ends it")
-    if show:
-        threading.Timer(0.5, webbrowser.open, [address]).start()
+    app = create_app(library, names, rate)
+    say()
     settings = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=512, server_header=False)
-    uvicorn.Server(settings).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _replicas() -> Any:
+    try:
+        from clip2video_pipe.pipeline.serve.replicas import served
+    except ImportError as error:
+        raise RequestError(
+            f"serve: --engine ray needs Ray Serve: pip install 'clip2video-pipe[replicas]' ({error})"
+        ) from error
+    return served
 
 
 def _listen(host: str, port: int) -> socket.socket:

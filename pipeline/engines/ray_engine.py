@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,6 +53,13 @@ def _check_reachable(address: str) -> None:
         raise RequestError(f"run.address: nobody answers at {address!r}: {error}") from error
 
 
+def _token_hint() -> str:
+    """Ray asks for a token where its head found one, and never sends one that it was not told to send."""
+    if "RAY_AUTH_MODE" in os.environ or not (Path.home() / ".ray" / "auth_token").exists():
+        return ""
+    return "; where it asks for a token, say RAY_AUTH_MODE=token in the environment"
+
+
 def connect(address: str, ship_code: bool) -> bool:
     """Join the cluster at `address`, or start one for `local`; whether there was none that this process had joined.
 
@@ -74,7 +82,7 @@ def connect(address: str, ship_code: bool) -> bool:
         if address == "local":
             raise
         reason = str(error).splitlines()[0]
-        raise RequestError(f"run.address: no Ray cluster at {address!r}: {reason}") from error
+        raise RequestError(f"run.address: no Ray cluster at {address!r}: {reason}{_token_hint()}") from error
     except BaseException:
         ray.shutdown()  # stopped while it started: what has been started goes too
         raise

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,7 @@ from clip2video_pipe.pipeline.cli import main
 from clip2video_pipe.pipeline.events import ALIVE, RUNS, EventLog
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CONFIG = """\
 name: small
 dataset: {{kind: table, path: {clips}/clips.jsonl, root: {clips}}}
@@ -49,6 +52,36 @@ def matrix():
         }
 
     return read
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a screen."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("there is no Chromium here, and 'make test' could not install it: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page of which nothing may be complained about, and that asks nobody but who gave it."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    complaints, visited, asked = [], [], []
+    opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: (visited if request.is_navigation_request() else asked).append(request.url))
+    yield opened
+    context.close()
+    assert complaints == []
+    hosts = {urlsplit(url)[:2] for url in visited}
+    assert [url for url in asked if not url.startswith("data:") and urlsplit(url)[:2] not in hosts] == []
 
 
 @pytest.fixture

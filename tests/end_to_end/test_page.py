@@ -1,7 +1,6 @@
 """The page in a real browser: search, play, share an address, the keyboard alone, and names that would be markup."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -15,9 +14,6 @@ HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\" ' & \u202e\u05d0 "
     + "long" * 75
 )
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
 CONFIG = """\
 name: served
 dataset: {{kind: table, path: "{clips}/rows.jsonl", root: "{clips}"}}
@@ -28,11 +24,9 @@ store: "{store}"
 report: false
 """
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here: apt-get install chromium")
-
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory, browser):
     """Of a page over eight clips, one of them with a hostile name and caption."""
     folder = tmp_path_factory.mktemp("page")
     clips = folder / "clips"
@@ -50,31 +44,6 @@ def address(tmp_path_factory):
         said = server.stdout.readline()
         yield next(word for word in said.split() if word.startswith("http")).rstrip(";")
         server.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def page(browser, address):
-    """A page of which nothing may be complained about, and that asks nobody else."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    complaints, asked = [], []
-    opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
-    yield opened
-    context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((address, "data:"))] == []
 
 
 def until(page, condition):

@@ -102,6 +102,11 @@ def test_a_report_that_cannot_be_written_is_told_and_fails_nothing(project, monk
 
 
 def test_names_and_captions_stay_text(project, tmp_path):
+    hostile_report(project, tmp_path)
+
+
+def hostile_report(project, tmp_path):
+    """The path of a report on videos with names that would be markup."""
     folder = tmp_path / "hostile"
     rows = [
         json.loads(line)
@@ -116,9 +121,31 @@ def test_names_and_captions_stay_text(project, tmp_path):
     rows.append({"video": "gone.mp4", "video_id": f"gone {HOSTILE}", "caption": "none"})
     (folder / "hostile.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = f"{{kind: table, path: '{folder}/hostile.jsonl', root: '{folder}'}}"
-    _, page = report(project, dataset=data, run__max_failure_rate=1)
+    said, page = report(project, dataset=data, run__max_failure_rate=1)
     assert "<script>alert('x')</script>" in page.words and "gone <script>" in page.words
     assert needs_nothing_else(page)
+    return said["report"]["path"]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_as_it_is(project, tmp_path, page, width, scheme):
+    path = hostile_report(project, tmp_path)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    told = []
+    page.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+    page.goto(Path(path).as_uri())
+    assert told == [] and "small" in page.title()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    broken = "[...document.images].filter(one => !(one.complete && one.naturalWidth)).length"
+    assert page.evaluate("document.images.length") > 3 and page.evaluate(broken) == 0
+    assert "<script>alert('x')</script>" in page.inner_text("body")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)[0] < 128")
+    assert dark == (scheme == "dark")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 800})  # A4 without its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
 
 
 @pytest.mark.parametrize("kept", ["true", "false"])

@@ -1,13 +1,32 @@
 """The page's API: it finds what the pipeline does, serves the corpus' videos and nothing else, refuses in words."""
 
+import contextlib
+import itertools
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from hypothesis.strategies import booleans
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 from starlette.testclient import TestClient
 
 from clip2video_pipe.pipeline.cli import main
@@ -20,6 +39,7 @@ from clip2video_pipe.pipeline.serve.limits import HEADERS, Rates
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
 HOSTILE = "<script>alert('x')</script>\"&"
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 CONFIG = """\
 name: served
 dataset: {{kind: table, path: "{clips}/rows.jsonl", root: "{clips}"}}
@@ -177,6 +197,29 @@ def test_what_cannot_be_searched_for_is_refused(client, params, code):
     assert client.get("/api/search", params=params).status_code == code
 
 
+def test_no_request_that_can_be_thought_of_is_an_error_of_ours(served):
+    """Requests as the API describes them and others, a good half of those about a video about one that is there."""
+    app = create_app(served.library, ["testserver"], 10_000.0)
+    schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
+    codes = Counter()
+    there = itertools.cycle(video.key for video in served.library.videos)
+
+    def ask(case, known):
+        for parameters, name in ((case.path_parameters, "key"), (case.query, "like")):
+            if known and name in (parameters or ()):
+                parameters[name] = next(there)
+        codes[case.call_and_validate(checks=CHECKS).status_code] += 1
+
+    for operation in schema.get_all_operations():
+        for mode in GenerationMode:
+            cases = operation.ok().as_strategy(mode)
+            some = settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
+            with contextlib.suppress(Unsatisfiable):  # nothing can be wrong with what takes no parameters
+                some(given(cases, booleans())(ask))()
+    assert sum(codes.values()) >= 500
+    assert {200, 400, 404, 422} <= codes.keys(), codes
+
+
 def test_every_answer_has_strict_headers_and_strangers_names_reach_nothing(client):
     for path in ("/", "/app.js", "/api/health", "/api/nothing"):
         answer = client.get(path)
@@ -238,3 +281,32 @@ def test_a_port_that_is_taken_and_a_corpus_that_is_not_there_are_one_line(served
         assert str(port) in capsys.readouterr().err
     assert main(["serve", str(served.config), "--set", f"store='{tmp_path}/none'"]) == 2
     assert "run" in capsys.readouterr().err
+
+
+def test_replicas_on_ray_serve_answer_as_one_process_does(served, client):
+    words = ["serve", str(served.config), "--engine", "ray", "--port", "0"]
+    command = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            said = server.stdout.readline()
+            assert said, server.stderr.read()
+            address = re.search(r"http://127\.0\.0\.1:\d+", said)[0]
+            with httpx2.Client(base_url=address, timeout=30) as http:
+                for n in range(20):  # of both replicas
+                    query = {"q": f"a shape {n}", "k": 3}
+                    there, here = (who.get("/api/search", params=query).json()["hits"] for who in (http, client))
+                    assert [hit["key"] for hit in there] == [hit["key"] for hit in here]
+                    assert [hit["score"] for hit in there] == pytest.approx([hit["score"] for hit in here], rel=1e-4)
+                    part = http.get(f"/api/videos/{here[0]['key']}/file", headers={"Range": "bytes=0-9"})
+                    assert part.status_code == 206 and len(part.content) == 10
+                refused = http.get("/api/health", headers={"Host": "evil.example"})
+                assert refused.status_code == 400 and refused.headers["x-content-type-options"] == "nosniff"
+        finally:
+            server.send_signal(signal.SIGINT)
+            out, err = server.communicate(timeout=60)
+    assert (server.returncode, out, err) == (0, "", "")
+
+
+def test_more_replicas_than_cores_are_one_line(served, ray_session, capsys):
+    assert main(["serve", str(served.config), "--engine", "ray", "--replicas", "99", "--port", "0"]) == 2
+    assert "--replicas is 99" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""The page on Ray Serve: replicas of it on a cluster's machines, behind one address at its head."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+
+from clip2video_pipe.pipeline.engines.ray_engine import connect
+from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.settings import Config
+
+TOGETHER = 64  # requests that a replica works at: its searches wait for one another, and are computed together
+WAITING = 512  # more than those; then the answer is 503
+
+
+@contextmanager
+def served(config: Config, hosts: list[str], rate: float, address: tuple[str, int], count: int) -> Iterator[None]:
+    """`count` replicas of `create_app(..., hosts, rate)`, a core each, that answer at `address` while it is entered.
+
+    They are on the cluster at `run.address`, or on one that is started for them; each opens the store itself. Raises
+    RequestError, or EngineError for what becomes of them.
+    """
+    started = connect(config.run.address, config.run.ship_code)
+    try:
+        _check_free(count)
+        host, port = address
+        quiet = {"log_level": "ERROR", "enable_access_log": False}
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+        try:
+            page = serve.deployment(
+                name="page",
+                num_replicas=count,
+                ray_actor_options={"num_cpus": 1, "num_gpus": config.embed.device == "cuda"},
+                max_ongoing_requests=TOGETHER,
+                max_queued_requests=WAITING,
+                max_constructor_retry_count=1,
+                graceful_shutdown_wait_loop_s=0.1,
+                graceful_shutdown_timeout_s=1,
+                logging_config=quiet,
+            )
+            app = serve.ingress(_app_of(config, Path.cwd(), hosts, rate))()
+            serve.run(page(app).bind(), name=config.name, logging_config=quiet)
+            yield
+        except (RuntimeError, RayError) as error:
+            raise EngineError(f"serve: the replicas do not start: {_first_line(error)}") from error
+        finally:
+            if not (started and config.run.address == "local"):  # or all of it ends at once
+                with redirect_stdout(sys.stderr):  # Ray says on the standard output that the controller is dead
+                    serve.shutdown()  # type: ignore[no-untyped-call]
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _check_free(count: int) -> None:
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if count > there.get("CPU", 0):
+        raise RequestError(f"serve: --replicas is {count}, but the cluster has {there.get('CPU', 0):g} cores")
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return
+    raise RequestError("serve: Ray Serve runs on this cluster already, at an address of its own; use another cluster")
+
+
+def _app_of(config: Config, folder: Path, hosts: list[str], rate: float) -> Callable[[], Any]:
+    """What a replica calls to have the page."""
+
+    def build() -> Any:
+        from clip2video_pipe.pipeline.plan import make_plan
+        from clip2video_pipe.pipeline.serve.app import create_app
+        from clip2video_pipe.pipeline.serve.library import Library
+
+        os.chdir(folder)  # paths of a config may be relative
+        library = Library(make_plan(config, again=False))
+        library.load()
+        return create_app(library, hosts, rate)
+
+    return build
+
+
+def _first_line(error: Exception) -> str:
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
