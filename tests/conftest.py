@@ -19,6 +19,8 @@ from clip2video_pipe.manifests import retries
 
 # Before the first product of any test: runs in this process then have the same bits as those in others.
 os.environ.setdefault("MKL_CBWR", "AUTO")
+# As a run does for a cluster of its own.
+os.environ.setdefault("RAY_enable_metrics_collection", "0")
 
 settings.register_profile("no time limits", deadline=None)
 settings.load_profile("no time limits")

@@ -69,6 +69,8 @@ def connect(address: str, ship_code: bool) -> bool:
     if ray.is_initialized():
         return False
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address == "local":  # nobody asks for its metrics, and where they can be had Ray takes 4 s more to start
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
     terminated = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
