@@ -25,7 +25,8 @@ class Aside:
     """Such a process, for one question; it ends when this object, used as a context, is left, or with its starter."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", MODULE]
+        # -P: a user's folder may hold a random.py.
+        command = [sys.executable, "-P", "-m", MODULE]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
 
     def __enter__(self) -> "Aside":

@@ -17,7 +17,7 @@ from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.events import RUNS, read_events
 from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.stages.frames import Frames
-from clip2video_pipe.stages.metrics import ranks
+from clip2video_pipe.stages.metrics import query_ranks
 from clip2video_pipe.stages.video_embeddings import VideoEmbeddings
 
 NEAREST = 3
@@ -152,7 +152,7 @@ def _scores(plan: Plan, scoring: Sequence[Step], item: str) -> Iterator[Entry]:
             entry |= _details(step, entry["shard"], entry["row"], SCORED)
         if entry["status"] == OK:
             better, equal = (np.array([entry[name]]) for name in ("better", "equal"))
-            entry["rank"] = float(ranks(better, equal, "expected" if ties == "original" else ties)[0])
+            entry["rank"] = float(query_ranks(better, equal, ties)[0])
         yield entry
 
 

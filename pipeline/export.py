@@ -61,10 +61,13 @@ class Found(NamedTuple):
     without: dict[str, int]
 
 
-def video_vectors(plan: Plan) -> Found:
-    """Of the dataset's videos, in its order: `video_id`, `start`, `end`. Raises RequestError."""
+def video_vectors(plan: Plan, most: int | None = None) -> Found:
+    """Of the dataset's videos, the first `most` of them, in its order: `video_id`, `start`, `end`.
+
+    Raises RequestError.
+    """
     columns = {"video_id": "id", "start": "start", "end": "end"}
-    return _vectors(plan, plan.video_embeddings, "video", plan.listing.videos, columns)
+    return _vectors(plan, plan.video_embeddings, "video", plan.listing.videos.slice(0, most), columns)
 
 
 def caption_vectors(plan: Plan) -> Found:
@@ -91,7 +94,7 @@ def _vectors(plan: Plan, step: Step, what: str, listing: pa.Table, columns: Mapp
     without = dict(sorted(failed.items()))
     if not len(rows):
         said = ", ".join(f"{count} {error}" for error, count in without.items())
-        raise RequestError(f"export: no {what} of {plan.config.name!r} has a vector ({said}); 'explain' says why")
+        raise RequestError(f"no {what} of {plan.config.name!r} has a vector ({said}); 'explain' says why")
     contents, width = rows["content"].combine_chunks(), joined_width(manifest)
     weight = plan.config.model.center_weight
     join = partial(joined, weights=(math.sqrt(weight), math.sqrt(1 - weight)))

@@ -17,7 +17,7 @@ from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.stages.entrants import ORPHANED
 from clip2video_pipe.stages.listing import EMPTY_CAPTION
-from clip2video_pipe.stages.metrics import Ties, ranks, retrieval_metrics
+from clip2video_pipe.stages.metrics import Ties, query_ranks, retrieval_metrics
 from clip2video_pipe.stages.scoring import TEXT_TO_VIDEO, VIDEO_TO_TEXT
 
 POOL = "video_to_text_pool"
@@ -128,9 +128,8 @@ def _not_finite(plan: Plan, manifest: Manifest) -> dict[str, int]:
 def _rank_rows(
     label: str, rows: pa.Table, better: np.ndarray[Any, Any], equal: np.ndarray[Any, Any], ties: Ties
 ) -> pa.Table:
-    policy: Ties = "expected" if ties == "original" else ties
     columns = {name: rows[name] for name in ("query_id", "video_id", "score", "wrong_id", "wrong_score")}
-    columns |= {"direction": pa.repeat(label, len(rows)), "rank": pa.array(ranks(better, equal, policy))}
+    columns |= {"direction": pa.repeat(label, len(rows)), "rank": pa.array(query_ranks(better, equal, ties))}
     columns |= {"better": pa.array(better), "equal": pa.array(equal)}
     return pa.table({name: columns[name] for name in schemas.RANKS.names}).cast(schemas.RANKS)
 

@@ -84,7 +84,8 @@ class Searcher:
 
     def video(self, path: str) -> Queries:
         """A video file, or its address, to search for: sampled and embedded whole, as a dataset's are."""
-        row = {"item": [path], "path": [os.fsencode(path)], "start": [None], "end": [None]}
+        item = os.fsencode(path).decode("utf-8", "replace")
+        row = {"item": [item], "path": [os.fsencode(path)], "start": [None], "end": [None]}
         return Queries([path], [self._frames, self._videos], pa.table(row, frames.SOURCE))
 
     def search(self, queries: Queries, k: int, *, by_index: bool = False) -> Searched:
@@ -122,7 +123,7 @@ class Searcher:
             else:
                 for at, block in blocks if blocks and not start else self._blocks(corpus):
                     scores[:, at] = some @ block.T
-            hits += (_best(corpus, row, k) for row in scores)
+            hits += (_hits(corpus, row, k) for row in scores)
         return Searched(hits, len(corpus.ids))
 
     def _blocks(self, corpus: Corpus) -> Iterator[tuple[slice, Floats]]:
@@ -155,7 +156,7 @@ class Searcher:
         name = self._config.name
         for stamp in reversed(self._store.folders(RUNS, name)):
             done, config = (self._store.read_json(RUNS, name, stamp, file) for file in ("run.json", "config.json"))
-            if not isinstance(done, dict) or config.get("dataset") != dataset:
+            if not isinstance(done, dict) or not isinstance(config, dict) or config.get("dataset") != dataset:
                 continue
             stages = {stage["stage"]: stage for stage in done["stages"]}
             if stages[self._videos.name]["key"] != self._videos.identity.key:
@@ -187,17 +188,22 @@ def _listing(manifest: Manifest) -> pa.Table:
     return pa.concat_tables(tables).take(pa.array(at)).combine_chunks()
 
 
-def _best(corpus: Corpus, scores: Floats, k: int) -> list[Hit]:
+def best(scores: Floats, k: int) -> Positions:
+    """Positions of the `k` highest of these scores, best first, equal ones in order; of none that is not finite."""
+    scores = np.where(np.isfinite(scores), scores, -np.inf)
+    if k < len(scores):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        candidates = np.flatnonzero(scores >= least)
+    else:
+        candidates = np.arange(len(scores))
+    order: Positions = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    return order[np.isfinite(scores[order])]
+
+
+def _hits(corpus: Corpus, scores: Floats, k: int) -> list[Hit]:
     """The hits of one query, of scores [rows of `places`]."""
     each = scores[corpus.row]
-    each = np.where(np.isfinite(each), each, -np.inf)
-    if k < len(each):
-        least = np.partition(each, len(each) - k)[len(each) - k]
-        candidates = np.flatnonzero(each >= least)
-    else:
-        candidates = np.arange(len(each))
-    order = candidates[np.argsort(-each[candidates], kind="stable")][:k]
-    order = order[np.isfinite(each[order])]
+    order = best(each, k)
     ids = corpus.ids.take(pa.array(order)).to_pydict().values()
     return [Hit(*found) for found in zip(each[order].tolist(), *ids, strict=True)]
 

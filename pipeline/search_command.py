@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
@@ -65,13 +64,9 @@ def search_videos(
 
 def _write_page(config: Config, to: Path, names: Sequence[str], found: Searched) -> None:
     from clip2video_pipe.pipeline.plan import make_plan
-    from clip2video_pipe.pipeline.report.page import render_search
+    from clip2video_pipe.pipeline.report.page import render_search, save
 
-    page = render_search(make_plan(config, again=False), names, found)
-    try:
-        Store(str(to.parent)).write(page.encode(), to.name)
-    except OSError as error:
-        raise RequestError(f"search: --html {str(to)!r}: {error.strerror or error}") from error
+    save(render_search(make_plan(config, again=False), names, found), to, "search: --html")
 
 
 def _table(hits: Sequence[Hit]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import re
 import socket
 import threading
 import webbrowser
@@ -48,7 +49,7 @@ def serve_page(
     plan = make_plan(loaded, again=False)
     listening = _listen(host, port)
     where = listening.getsockname()[1]
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{where}/"  # noqa: S104
+    address = f"http://{_shown(host)}:{where}/"
 
     from clip2video_pipe.pipeline.serve.library import Library
 
@@ -71,13 +72,13 @@ def serve_page(
     import uvicorn
 
     from clip2video_pipe.pipeline.serve.app import create_app
+    from clip2video_pipe.pipeline.serve.connections import settings
 
     library.load()
     app = create_app(library, names, rate)
     say()
-    settings = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=512, server_header=False)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[listening])
+        uvicorn.Server(settings(app)).run(sockets=[listening])
 
 
 def _replicas() -> Any:
@@ -104,12 +105,22 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def _shown(host: str) -> str:
+    """A listening address as it stands in a URL that leads there from this machine."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
+    return f"[{host}]" if ":" in host else host
+
+
 def _names(host: str, names: list[str]) -> list[str]:
     """What a request may say that it is for: a page elsewhere that has its name point here reaches nothing."""
+    for name in names:
+        if not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name):
+            raise RequestError(f"serve: --name {name!r}: has to be a name like videos.example.org or *.example.org")
     try:
         everywhere = ipaddress.ip_address(host).is_unspecified
     except ValueError:
         everywhere = False
     if everywhere and not names:
         return ["*"]
-    return ["localhost", "127.0.0.1", "[::1]", host, *names]
+    return ["localhost", "127.0.0.1", "[::1]", _shown(host), *names]

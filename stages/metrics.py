@@ -35,6 +35,11 @@ def ranks(better: Counts, equal: Counts, ties: Ties) -> Ranks:
             return np.asarray(1 + np.repeat(better, places) + within, np.float64)
 
 
+def query_ranks(better: Counts, equal: Counts, ties: Ties) -> Ranks:
+    """Ranks from 1, one a query: where the original has several, or any of a tie, it is the expected one."""
+    return ranks(better, equal, "expected" if ties == "original" else ties)
+
+
 def retrieval_metrics(
     better: Counts, equal: Counts, groups: Counts, *, ties: Ties = "expected", square: bool = True
 ) -> dict[str, Any]:
@@ -48,12 +53,12 @@ def retrieval_metrics(
     """
     if not len(better):
         return {"queries": 0}
-    expanded = ties == "original" and square
+    of_queries = query_ranks(better, equal, ties)
     # In order: sums of the same ranks are then the same to the last bit, in whatever order the queries come.
-    found = np.sort(ranks(better, equal, "expected" if ties == "original" and not square else ties))
+    found = np.sort(ranks(better, equal, ties) if square else of_queries)
     recalls = {f"R@{k}": 100 * float(np.mean(found <= k)) for k in RECALLS}
     lower = ties == "original" and not square
-    low, high = recall_interval(ranks(better, equal, "expected" if expanded else ties) <= 1, groups)
+    low, high = recall_interval(of_queries <= 1, groups)
     return {
         **recalls,
         "MedianR": float(np.quantile(found, 0.5, method="lower") if lower else np.median(found)),

@@ -157,20 +157,22 @@ def _alike(plan: Plan) -> list[tuple[float, str, str | None, str, str | None]]:
     """The pairs of different contents whose vectors have the highest cosine, best first."""
     if not plan.video_embeddings.manifest or not plan.video_embeddings.manifest.counts["ok"]:
         return []
-    found = video_vectors(plan)
+    found = video_vectors(plan, COMPARED)
     contents = dict(_contents(plan))
-    ids = found.ids["video_id"].to_pylist()[:COMPARED]
+    ids = found.ids["video_id"].to_pylist()
     rows = {contents[name]: n for n, name in reversed(list(enumerate(ids)))}  # a content once
-    order = sorted(rows.values())
-    unit = found.vectors.take(np.array(order))
-    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    order = np.array(sorted(rows.values()))
+    unit = found.vectors.take(order)
+    norm = np.linalg.norm(unit, axis=1)
+    sound = np.isfinite(norm) & (norm > 0)
+    order, unit = order[sound], unit[sound] / norm[sound, None]
     best: list[tuple[float, int, int]] = []
     for start in range(0, len(unit), BLOCK):
         cosine = unit[start : start + BLOCK] @ unit[start:].T
         cosine[np.tril_indices(len(cosine), 0, cosine.shape[1])] = -1  # itself, and pairs that come the other way round
         for flat in np.argpartition(cosine.reshape(-1), -min(PAIRS, cosine.size))[-PAIRS:].tolist():
             row, column = divmod(flat, cosine.shape[1])
-            best.append((float(cosine[row, column]), order[start + row], order[start + column]))
+            best.append((float(cosine[row, column]), int(order[start + row]), int(order[start + column])))
     top = sorted(best, reverse=True)[:PAIRS]
     return [
         (said, ids[one], contents.get(ids[one]), ids[two], contents.get(ids[two]))

@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -11,7 +12,9 @@ import pyarrow as pa
 
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.shards import versions
+from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.config import public
+from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.plan import Plan, Step
 from clip2video_pipe.pipeline.report import plots
 from clip2video_pipe.pipeline.report.gather import Facts, gather
@@ -22,6 +25,7 @@ from clip2video_pipe.stages.frames import Frames
 
 NAME = "report.html"
 VERSION = 2  # raised when the page changes
+HEAD = 1000  # bytes in which it says what it shows
 LOOKED_AT = 3  # earlier runs
 FAILURES = 50  # lines of failures that are listed
 
@@ -37,26 +41,55 @@ def write_report(
 
     Where an earlier run of the config shows the same, its page is taken, with the seconds of when it was computed.
     """
-    shown = {"metrics": said["metrics"], "warnings": said["warnings"], "stages": [row["key"] for row in said["stages"]]}
-    settings = plan.config.model_dump(mode="json", exclude={"run", "embed", "report", "strict"})
-    digest = keys.digest({**shown, "settings": public(settings), "page": VERSION, "made by": versions()})
-    page = _earlier(plan, digest, run) or render(plan, scoring, said, tables).encode()
+    digest = _digest(plan, said)
+    page = _earlier(plan, digest, run) or render(plan, scoring, said, tables, digest).encode()
     plan.store.write(page, *run, NAME)
     return {"path": plan.store.path(*run, NAME), "digest": digest}
+
+
+def made(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> str:
+    """The page, made anew. `said` is what run.json says, `tables` what lies beside it. Raises Damaged, RequestError."""
+    return render(plan, scoring, said, tables, _digest(plan, said))
+
+
+def save(page: str, to: Path, option: str) -> None:
+    """Write a page to a file of the user's, given by `option`. Raises RequestError."""
+    try:
+        if to.is_dir():
+            raise RequestError(f"{option} {str(to)!r} is a folder; give a file")
+        Store(str(to.parent)).write(page.encode(), to.name)
+    except UnicodeError as error:
+        raise RequestError(f"{option} {str(to)!r}: the name is not UTF-8; give another") from error
+    except OSError as error:
+        raise RequestError(f"{option} {str(to)!r}: {error.strerror or error}") from error
+
+
+def _digest(plan: Plan, said: Mapping[str, Any]) -> str:
+    """Of all that the page shows, but for when it was made, where, and how long that took."""
+    shown = {
+        "metrics": said["metrics"],
+        "warnings": said["warnings"],
+        "stages": [[row["stage"], row["manifest"]] for row in said["stages"]],
+        "kept": plan.frames.kept,
+    }
+    settings = plan.config.model_dump(mode="json", exclude={"run", "embed", "report", "strict"})
+    return keys.digest({**shown, "settings": public(settings), "page": VERSION, "made by": versions()})
 
 
 def _earlier(plan: Plan, digest: str, run: Sequence[str]) -> bytes | None:
     """The page of one of the last runs of the config, if it shows the same."""
     before = [stamp for stamp in plan.store.folders(*run[:-1]) if stamp != run[-1]]
     for stamp in before[: -1 - LOOKED_AT : -1]:
-        said = plan.store.read_json(*run[:-1], stamp, "run.json")
-        if isinstance(said, dict) and (said.get("report") or {}).get("digest") == digest:
-            return plan.store.read(*run[:-1], stamp, NAME)
+        page = plan.store.read(*run[:-1], stamp, NAME)
+        if page and digest.encode() in page[:HEAD]:
+            return page
     return None
 
 
-def render(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> str:
-    """The page. `said` is what run.json says, `tables` what lies beside it. Raises Damaged, RequestError."""
+def render(
+    plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table], digest: str
+) -> str:
+    """The page, as `made` gives it, with its digest."""
     facts = gather(plan, tables.get("ranks"), scoring)
     metrics = dict(said["metrics"])
     coverage = metrics.pop("coverage")
@@ -67,6 +100,7 @@ def render(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables:
     missing = tables["missing"]
     return template("report.html.j2").render(
         name=config.name,
+        digest=digest,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         warnings=said["warnings"],
         stages=[_stage(row) for row in said["stages"]],

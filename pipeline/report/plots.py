@@ -43,7 +43,7 @@ def rank_histogram(ranks: Mapping[str, Floats]) -> str:
     edges.append(max(edges[-1] + 1, int(most) + 1))
     width = 0.8 / len(ranks)
     for n, (colour, (name, found)) in enumerate(zip(LINES, ranks.items(), strict=False)):
-        counts, _ = np.histogram(found, edges)
+        counts, _ = np.histogram(np.ceil(found), edges)  # a rank of 1.5, of a tie, is not the first
         axes.bar(np.arange(len(counts)) + (n + 0.5) * width - 0.4, counts, width, color=colour, label=_said(name))
     labels = [str(low) if high - low <= 1 else f"{low} to {high - 1}" for low, high in itertools.pairwise(edges)]
     axes.set_xticks(range(len(labels)), labels, fontsize=7, rotation=30 if len(labels) > 6 else 0)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clip2video_pipe.manifests.shards import versions
+from clip2video_pipe.models.text import clean
 from clip2video_pipe.pipeline.serve.batching import Asked, Batcher
 from clip2video_pipe.pipeline.serve.library import Library, Video
 from clip2video_pipe.pipeline.serve.limits import Rates, guard
@@ -20,15 +21,18 @@ from clip2video_pipe.pipeline.serve.limits import Rates, guard
 STATIC = Path(__file__).parent / "static"
 PAGE = {"": "index.html", "app.js": "app.js", "style.css": "style.css"}
 MOST = 100  # hits of a query
+FOLDERS = 1000  # that are listed
 LONGEST = 500  # characters of a query
-KEY = r"^[0-9a-zA-Z_-]{1,128}$"
 
-Key = Annotated[str, fastapi.Path(pattern=KEY, description="Of a video, as a search gives it.")]
+Key = Annotated[str, fastapi.Path(description="Of a video, as a search gives it.")]
 Seconds = Annotated[float | None, Query(ge=0, le=1e9, allow_inf_nan=False)]
 
 
 class Shown(BaseModel):
-    """A video. `start` and `end` are seconds of its file, null where it is all of it."""
+    """A video. `start` and `end` are seconds of its file, null where it is all of it.
+
+    `playable`: whether its file may be asked for, `poster`: whether its picture may.
+    """
 
     key: str
     video_id: str
@@ -36,6 +40,8 @@ class Shown(BaseModel):
     start: float | None
     end: float | None
     seconds: float | None
+    playable: bool
+    poster: bool
 
 
 class Hit(Shown):
@@ -59,14 +65,13 @@ class Caption(BaseModel):
 
 
 class Whole(Shown):
-    """All about a video. `playable`: whether its file is on this machine."""
+    """All about a video. `playable`: whether its file is on this machine just now."""
 
-    playable: bool
     captions: list[Caption]
 
 
 class Corpus(BaseModel):
-    """What is served."""
+    """What is served; `folders` are the first FOLDERS of them."""
 
     name: str
     videos: int
@@ -113,18 +118,22 @@ def create_app(library: Library, hosts: list[str], rate: float) -> FastAPI:
             raise HTTPException(404, "there is no such video")
         return library.videos[library.at[key]]
 
+    def shown(video: Video) -> dict[str, Any]:
+        said = {name: getattr(video, name) for name in Shown.model_fields if name != "poster"}
+        return {**said, "poster": library.posters}
+
     @app.get("/api/health")
     async def health() -> Health:
         return Health(status="ok", videos=len(library.videos), version=versions().get("clip2video-pipe", ""))
 
     @app.get("/api/corpus")
     async def corpus() -> Corpus:
-        return Corpus(name=library.name, videos=len(library.videos), folders=library.folders[:1000])
+        return Corpus(name=library.name, videos=len(library.videos), folders=library.folders[:FOLDERS])
 
     @app.get("/api/search", responses={**BAD, **NOT_THERE})
     async def search(
         q: Annotated[str | None, Query(max_length=LONGEST, description="What is to be seen, in words.")] = None,
-        like: Annotated[str | None, Query(pattern=KEY, description="A video's key, to find others like it.")] = None,
+        like: Annotated[str | None, Query(description="A video's key, to find others like it.")] = None,
         k: Annotated[int, Query(ge=1, le=MOST)] = 24,
         folder: Annotated[str | None, Query(max_length=4096)] = None,
         shortest: Seconds = None,
@@ -139,19 +148,17 @@ def create_app(library: Library, hosts: list[str], rate: float) -> FastAPI:
         else:
             assert q is not None
             what = q.encode("utf-8", "replace").decode()
-            if not what.strip():
+            if not clean(what):
                 raise HTTPException(400, "q says nothing")
         found = await batcher.ask(Asked(what, library.wanted(folder, shortest, longest), k))
-        hits = [
-            Hit(**_shown(library.videos[at]), score=score) for at, score in zip(found.at, found.scores, strict=True)
-        ]
+        hits = [Hit(**shown(library.videos[at]), score=score) for at, score in zip(found.at, found.scores, strict=True)]
         return Answer(hits=hits, videos=len(library.videos))
 
     @app.get("/api/videos/{key}", responses=NOT_THERE)
     async def video(key: Key) -> Whole:
         one = find(key)
         captions = await batcher.in_thread(lambda: library.captions(one))
-        return Whole.model_validate({**_shown(one), "playable": library.file(one) is not None, "captions": captions})
+        return Whole.model_validate({**shown(one), "playable": library.file(one) is not None, "captions": captions})
 
     @app.get("/api/videos/{key}/poster", responses=NOT_THERE, response_class=Response)
     async def poster(key: Key) -> Response:
@@ -178,14 +185,3 @@ def create_app(library: Library, hosts: list[str], rate: float) -> FastAPI:
         return FileResponse(STATIC / PAGE[name], headers={"Cache-Control": "no-cache"})
 
     return app
-
-
-def _shown(video: Video) -> dict[str, Any]:
-    return {
-        "key": video.key,
-        "video_id": video.video_id,
-        "folder": video.folder,
-        "start": video.start,
-        "end": video.end,
-        "seconds": video.seconds,
-    }

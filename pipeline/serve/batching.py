@@ -7,7 +7,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from clip2video_pipe.pipeline.serve.library import Floats, Library, Mask
+from clip2video_pipe.pipeline.search import best
+from clip2video_pipe.pipeline.serve.library import Library, Mask
+from clip2video_pipe.stages.vectors import Floats
 
 MOST = 32  # queries of a batch
 
@@ -47,19 +49,24 @@ class Batcher:
         return await answer
 
     async def _compute(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
-            some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-            try:
-                found = await loop.run_in_executor(self._thread, answers, self._library, [asked for asked, _ in some])
-            except Exception as error:
-                for _, answer in some:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for (_, answer), one in zip(some, found, strict=True):
-                if not answer.done():  # who asked may have gone
-                    answer.set_result(one)
+            waiting = [one for one in self._waiting if not one[1].done()]  # who asked may have gone
+            some, self._waiting = waiting[:MOST], waiting[MOST:]
+            await self._answer(some)
+
+    async def _answer(self, some: Sequence[tuple[Asked, asyncio.Future[Found]]]) -> None:
+        try:
+            found = await self.in_thread(lambda: answers(self._library, [asked for asked, _ in some]))
+        except Exception as error:
+            if len(some) > 1:  # one of them is to blame
+                for single in some:
+                    await self._answer([single])
+            elif not some[0][1].done():
+                some[0][1].set_exception(error)
+            return
+        for (_, answer), one in zip(some, found, strict=True):
+            if not answer.done():
+                answer.set_result(one)
 
     async def in_thread(self, compute: Callable[[], Thing]) -> Thing:
         """Something else that reads the store, in the same thread."""
@@ -78,14 +85,9 @@ def answers(library: Library, asked: Sequence[Asked]) -> list[Found]:
 
 
 def _best(asked: Asked, scores: Floats) -> Found:
-    scores = np.where(np.isfinite(scores), scores, -np.inf)
     if asked.mask is not None:
         scores[~asked.mask] = -np.inf
     if isinstance(asked.what, int):
         scores[asked.what] = -np.inf
-    k = min(asked.k, len(scores))
-    least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    candidates = np.flatnonzero(scores >= least)
-    order = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-    order = order[np.isfinite(scores[order])]
+    order = best(scores, asked.k)
     return Found(order.tolist(), scores[order].tolist())

@@ -1,5 +1,6 @@
 """What every answer carries, and what no client may do: too much at a time, or from another site's page."""
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ HEADERS = {
 }
 CLIENTS = 10_000  # that are remembered
 
+LOG = logging.getLogger("uvicorn.error")  # where what serves says what is wrong
 Next = Callable[[Request], Awaitable[Response]]
 
 
@@ -47,11 +49,16 @@ def guard(rates: Rates) -> Callable[[Request, Next], Awaitable[Response]]:
 
     async def guarded(request: Request, call_next: Next) -> Response:
         client = request.client.host if request.client else ""
-        if rates.allows(client):
-            response = await call_next(request)
-        else:
+        response: Response
+        if not rates.allows(client):
             said = {"detail": "too many requests; wait a second"}
             response = JSONResponse(said, 429, headers={"Retry-After": "1"})
+        else:
+            try:
+                response = await call_next(request)
+            except Exception:
+                LOG.exception("a request failed")
+                response = JSONResponse({"detail": "the server failed; its messages say why"}, 500)
         response.headers.update(HEADERS)
         if request.url.path.startswith("/api/"):
             response.headers.setdefault("Cache-Control", "no-store")

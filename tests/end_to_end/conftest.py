@@ -54,7 +54,7 @@ def matrix():
     return read
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there this thread has an event loop, and can run no other
 def browser():
     """Chromium without a screen."""
     from playwright.sync_api import sync_playwright

@@ -2,13 +2,20 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.axes import Axes
 
+from clip2video_pipe.pipeline.config import load_config
+from clip2video_pipe.pipeline.plan import make_plan
+from clip2video_pipe.pipeline.report import gather, plots
 from clip2video_pipe.stages.datasets.shapes import write_clips
+from clip2video_pipe.stages.vectors import Vectors
 
 HOSTILE = "<script>alert('x')</script> \" ' & \u202eright to left \u05d0\u05d1 " + "long" * 75
 
@@ -91,6 +98,31 @@ def test_a_run_that_shows_the_same_takes_the_page_that_is_there(reported, projec
     assert Path(again["path"]).read_bytes() == Path(said["report"]["path"]).read_bytes()
 
 
+def test_a_run_that_shows_another_thing_makes_its_own_page(project, clips):
+    videos = project.folder / "videos"
+    videos.mkdir()
+    for clip in sorted(clips.glob("*.mp4"))[:3]:
+        (videos / clip.name).write_bytes(clip.read_bytes())
+    settings = {"dataset": f"{{kind: folder, path: '{videos}'}}", "run__max_failure_rate": 1}
+    shown = [report(project, **settings)]
+    sorted(videos.iterdir())[0].write_bytes(sorted(clips.glob("*.mp4"))[4].read_bytes())
+    shown.append(report(project, **settings))
+    shutil.rmtree(project.store)
+    shown.append(report(project, **settings, run__keep_frames="false"))
+    shown.append(report(project, **settings))
+    pictures = [[strip["src"] for strip in page.all("img")] for _, page in shown]
+    assert pictures[0] != pictures[1] and not pictures[2] and pictures[3] == pictures[1]
+
+
+def test_a_report_of_other_settings_is_not_put_beside_a_run(project):
+    before = report(project)
+    code, _, err = project.command("report", "--set", "report=true", "--set", "score.ties=optimistic")
+    assert code == 2 and "start a 'run' first" in err
+    (Path(before[0]["run_dir"]) / "report.html").write_text("<head></head> of another kind")
+    words = report(project)[1].words
+    assert "of another kind" not in words and "R@1 lies between" in words
+
+
 def test_a_report_that_cannot_be_written_is_told_and_fails_nothing(project, monkeypatch):
     def broken(*_):
         raise ValueError("no ink")
@@ -171,6 +203,8 @@ def test_the_command_writes_it_again(project, tmp_path, monkeypatch):
     assert code == 0 and opened == [f"file://{out.strip().replace(' ', '%20')}"]
     other = tmp_path / "a page.html"
     assert project.command("report", "--to", str(other), "--set", "score.save_matrix=false")[0] == 2
+    code, _, err = project.command("report", "--to", str(tmp_path))
+    assert code == 2 and "is a folder" in err
     code, out, _ = project.command("report", "--to", str(other))
     assert code == 0 and out.strip() == str(other) and "<h2>Metrics</h2>" in other.read_text()
 
@@ -190,3 +224,27 @@ def test_the_command_holds_to_what_a_run_has_made(project, clips):
 def test_what_is_most_wrong_has_no_gap_at_top_k_zero(project):
     _, page = report(project, score="{top_k: 0, save_matrix: false}")
     assert "score.save_matrix is false" in page.words and "1. with" in page.words
+
+
+def test_a_tie_for_the_first_place_is_not_drawn_as_the_first(monkeypatch):
+    drawn, bar = [], Axes.bar
+
+    def noted(axes, at, counts, *more, **how):
+        drawn.append(list(counts))
+        return bar(axes, at, counts, *more, **how)
+
+    monkeypatch.setattr(Axes, "bar", noted)
+    plots.rank_histogram({"text_to_video": np.array([1, 1.5, 2, 4])})
+    assert drawn == [[1, 3]]
+
+
+def test_a_vector_that_is_not_finite_hides_no_look_alikes(project, monkeypatch):
+    assert project.command("run")[0] == 0
+    plan = make_plan(load_config(project.config), again=False)
+    found = gather.video_vectors(plan)
+    rows = found.vectors.read(0, 6).copy()
+    rows[0], rows[1] = np.nan, 0
+    monkeypatch.setattr(gather, "video_vectors", lambda *_: found._replace(vectors=Vectors.of(rows)))
+    pairs = gather._alike(plan)
+    names = found.ids["video_id"].to_pylist()
+    assert {name for pair in pairs for name in (pair[1], pair[3])} == set(names[2:]), "untrained, they are all alike"

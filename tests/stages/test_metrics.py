@@ -58,6 +58,12 @@ def test_of_several_captions_the_original_takes_the_lower_median():
     assert retrieval_metrics(better, none, none, square=False)["MedianR"] == 3
 
 
+def test_of_several_captions_a_tie_has_one_rank():
+    better, equal, groups = np.array([0, 0, 3]), np.array([1, 0, 0]), np.array([0, 0, 1])
+    found = retrieval_metrics(better, equal, groups, ties="original", square=False)
+    assert (found["R@1"], found["MeanR"], found["ties"]) == (pytest.approx(100 / 3), pytest.approx(6.5 / 3), 1)
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=1))
 def test_the_policies_are_the_ends_and_the_middle_of_a_tie(pairs):
     better, equal = np.array(pairs).T

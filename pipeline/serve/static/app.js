@@ -15,7 +15,7 @@ function make(tag, properties = {}, ...children) {
 
 async function get(path) {
   const answer = await fetch(path);
-  const said = await answer.json();
+  const said = await answer.json().catch(() => ({ detail: `the server says ${answer.status}` }));
   if (!answer.ok) throw new Error(typeof said.detail === "string" ? said.detail : "that cannot be searched for");
   return said;
 }
@@ -42,30 +42,31 @@ function span(video) {
   return video.seconds === null ? "" : `${video.seconds.toFixed(1)} s`;
 }
 
-function source(video) {
-  const end = video.end === null ? "" : `,${video.end}`;
-  const part = video.start === null && video.end === null ? "" : `#t=${video.start ?? 0}${end}`;
-  return `api/videos/${video.key}/file${part}`;
-}
-
-function keepWithin(player, video) {
-  // A fragment stops the first time; a loop of a part of a film is for us to keep.
-  player.addEventListener("timeupdate", () => {
-    if (video.end !== null && player.currentTime >= video.end) player.currentTime = video.start ?? 0;
-  });
-}
-
 function player(video, properties) {
-  const element = make("video", { src: source(video), muted: true, playsInline: true, ...properties });
-  if (video.start === null && video.end === null) element.loop = true;
-  keepWithin(element, video);
+  // The fragment has no end, at which the browser would stop for good: a part of a film is repeated by us.
+  const part = video.start === null ? "" : `#t=${video.start}`;
+  const element = make("video", { src: `api/videos/${video.key}/file${part}`, muted: true, playsInline: true, ...properties });
+  const again = () => {
+    element.currentTime = video.start ?? 0;
+    element.play().catch(() => {});  // who looks has gone
+  };
+  element.addEventListener("ended", again);
+  element.addEventListener("timeupdate", () => {
+    if (video.end !== null && element.currentTime >= video.end && !element.paused) again();
+  });
   return element;
 }
 
+function poster(video) {
+  const none = () => make("span", { className: "none", textContent: "no picture" });
+  if (!video.poster) return none();
+  const picture = make("img", { src: `api/videos/${video.key}/poster`, alt: "", loading: "lazy" });
+  picture.addEventListener("error", () => picture.replaceWith(none()));
+  return picture;
+}
+
 function card(hit, range) {
-  const picture = make("img", { src: `api/videos/${hit.key}/poster`, alt: "", loading: "lazy" });
-  const frame = make("span", { className: "still" }, picture);
-  picture.addEventListener("error", () => picture.replaceWith(make("span", { textContent: "no picture" })));
+  const frame = make("span", { className: "still" }, poster(hit));
   const meter = make("meter", { min: range[0], max: range[1], value: hit.score });
   meter.setAttribute("aria-hidden", "true");
   const about = make("span", { className: "about" }, make("bdi", { textContent: hit.video_id }), meter,
@@ -74,7 +75,7 @@ function card(hit, range) {
   button.dataset.key = hit.key;
   let moving = null;
   const start = () => {
-    if (moving || still.matches) return;
+    if (moving || still.matches || !hit.playable) return;
     moving = player(hit, { autoplay: true });
     moving.addEventListener("error", () => moving && moving.remove());
     frame.append(moving);
@@ -140,8 +141,7 @@ async function open(key) {
   }
   if (new URLSearchParams(location.search).get("v") !== key) return;
   $("name").firstElementChild.textContent = video.video_id;
-  const poster = make("img", { src: `api/videos/${video.key}/poster`, alt: "" });
-  $("player").replaceChildren(video.playable ? player(video, { controls: true, autoplay: !still.matches }) : poster);
+  $("player").replaceChildren(video.playable ? player(video, { controls: true, autoplay: !still.matches }) : poster(video));
   $("facts").textContent = [span(video), video.playable ? "" : "its file is not on this machine"].filter(Boolean).join(" · ");
   $("like").href = `?like=${video.key}`;
   $("captions").replaceChildren(...video.captions.map((caption) => make("li", {},
@@ -155,8 +155,15 @@ async function open(key) {
 
 let shown = null;
 
+function offer(folders) {
+  const there = new Set(Array.from($("folder").options, (option) => option.value));
+  const more = folders.filter((folder) => folder && !there.has(folder));
+  $("folder").append(...more.map((folder) => make("option", { value: folder, textContent: folder })));
+}
+
 async function show() {
   const params = new URLSearchParams(location.search);
+  offer([params.get("folder")]);
   for (const name of FIELDS) $(name).value = params.get(name) ?? "";
   $("filters").open ||= ["folder", "shortest", "longest"].some((name) => params.get(name));
   const key = params.get("v");
@@ -210,9 +217,7 @@ show();  // at once: what is typed in the meantime stays
 (async () => {
   try {
     const corpus = await get("api/corpus");
-    const folders = corpus.folders.filter(Boolean);
-    $("folder").append(...folders.map((folder) => make("option", { value: folder, textContent: folder })));
-    $("folder").value = new URLSearchParams(location.search).get("folder") ?? "";
+    offer(corpus.folders);
     $("q").placeholder = `What is to be seen in ${corpus.name}?`;
   } catch (error) {
     $("status").textContent = `No answer: ${error.message}`;
