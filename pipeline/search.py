@@ -86,7 +86,7 @@ class Searcher:
         """A video file, or its address, to search for: sampled and embedded whole, as a dataset's are."""
         item = os.fsencode(path).decode("utf-8", "replace")
         row = {"item": [item], "path": [os.fsencode(path)], "start": [None], "end": [None]}
-        return Queries([path], [self._frames, self._videos], pa.table(row, frames.SOURCE))
+        return Queries([item], [self._frames, self._videos], pa.table(row, frames.SOURCE))
 
     def search(self, queries: Queries, k: int, *, by_index: bool = False) -> Searched:
         """The `k` videos that score highest for each query, equal ones in the dataset's order.

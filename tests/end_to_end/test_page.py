@@ -1,5 +1,6 @@
 """The page in a real browser: search, play, share an address, the keyboard alone, and names that would be markup."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,11 @@ HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\" ' & \u202e\u05d0 "
     + "long" * 75
 )
+WATCH = """
+film = document.querySelector('.hit:focus video');
+seen = [];
+film.addEventListener('timeupdate', () => seen.push(film.currentTime));
+"""
 CONFIG = """\
 name: served
 dataset: {{kind: table, path: "{clips}/rows.jsonl", root: "{clips}"}}
@@ -35,11 +41,18 @@ def address(tmp_path_factory, browser):
     for n, row in enumerate(rows):
         row["video_id"] = f"folder {n % 2}/{row['video']}"
     rows[0] |= {"video_id": HOSTILE, "captions": [HOSTILE]}
+    rows[1] |= {"video_id": "folder 1/part", "start": 0.4, "end": 0.8}
     (clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = folder / "served.yaml"
     config.write_text(CONFIG.format(clips=clips, store=folder / "store"))
-    assert main(["run", str(config)]) == 0
-    command = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "serve", str(config), "--port", "0"]
+    with serving(config) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(config, *words):
+    assert main(["run", str(config), *words]) == 0
+    command = [sys.executable, "-m", "clip2video_pipe.pipeline.cli", "serve", str(config), "--port", "0", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         said = server.stdout.readline()
         yield next(word for word in said.split() if word.startswith("http")).rstrip(";")
@@ -117,6 +130,42 @@ def test_names_and_captions_stay_text_and_fit(page, address, width):
 def test_what_fits_no_filter_and_what_says_nothing_are_told(page, address):
     page.goto(f"{address}?q=a+shape&shortest=60")
     until(page, "document.getElementById('status').textContent.startsWith('None of 8 videos')")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{address}?q=%20")
-    until(page, "document.getElementById('q')")
-    assert page.locator(".hit").count() == 0
+    until(page, "document.getElementById('q').placeholder.includes('served')")  # the last thing that a page does
+    assert page.locator(".hit").count() == 0 and not [url for url in asked if "api/search" in url]
+    page.goto(f"{address}?q=a+shape&folder=nowhere")
+    until(page, "document.getElementById('status').textContent.startsWith('None of 8 videos')")
+    assert page.evaluate("document.getElementById('folder').value") == "nowhere", "what is filtered by is said"
+
+
+def test_a_part_of_a_film_is_repeated_and_nothing_else_of_it_is_shown(page, address):
+    page.goto(f"{address}?q=a+shape")
+    page.wait_for_selector(".hit")
+    page.locator(".hit", has_text="folder 1/part").focus()
+    until(page, "document.querySelector('.hit:focus video')?.currentTime > 0")
+    page.evaluate(WATCH)
+    until(page, "seen.filter((now, n) => n && now < seen[n - 1]).length >= 2")
+    assert page.evaluate("seen.every((now) => 0.3 < now && now < 1)") and page.evaluate("!film.paused")
+
+
+def test_what_has_neither_pictures_nor_a_file_is_not_asked_for(page, tmp_path, web):
+    """No frames were kept, and the videos lie on a server elsewhere."""
+    clips = tmp_path / "clips"
+    write_clips(clips, 3, 0, seconds=0.5, size=(64, 48), fps=10)
+    rows = [json.loads(line) for line in (clips / "clips.jsonl").read_text().splitlines()]
+    for row in rows:
+        web.files[f"/{row['video']}"] = (clips / row["video"]).read_bytes()
+        row["video"] = f"{web.address}/{row['video']}"
+    (clips / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "served.yaml"
+    config.write_text(CONFIG.format(clips=clips, store=tmp_path / "store"))
+    with serving(config, "--set", "run.keep_frames=false") as address:
+        page.goto(f"{address}?q=a+shape")
+        page.wait_for_selector(".hit")
+        page.locator(".hit >> nth=0").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("dialog[open]")
+        assert page.locator("video").count() == 0 and "not on this machine" in page.inner_text("#facts")
+        assert page.locator(".hit img").count() == 0 and "no picture" in page.inner_text(".hit >> nth=0")

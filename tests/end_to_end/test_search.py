@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -154,3 +155,31 @@ def test_a_page_that_cannot_be_written_is_one_line(project, tmp_path):
     (tmp_path / "a file").write_text("")
     code, _, err = project.command("search", "a circle", "--html", str(tmp_path / "a file" / "page.html"))
     assert code == 2 and "--html" in err and len(err.splitlines()) == 1
+    for name, why in ((str(tmp_path), "is a folder"), ("\udcff.html", "not UTF-8")):
+        code, _, err = project.command("search", "a circle", "--html", name)
+        assert code == 2 and why in err and len(err.splitlines()) == 1
+
+
+def test_a_name_that_is_not_utf_8_is_a_video_as_any_other(project, clips, tmp_path):
+    project.run()
+    path = str(tmp_path / "\udcff.mp4")
+    shutil.copy(sorted(clips.glob("*.mp4"))[0], path)
+    [[(name, score), *_]] = hits(project, "--video", path)
+    assert name == sorted(clips.glob("*.mp4"))[0].name and score == pytest.approx(1, abs=1e-4)
+    code, _, err = project.command("search", "--video", str(tmp_path / "\udcfe.mp4"))
+    assert code == 2 and "no such file" in err
+
+
+def test_a_run_that_does_not_say_what_it_was_of_is_passed_over(project):
+    [found] = [project.run()["run_dir"]]
+    (Path(found) / "config.json").write_text("half a line")
+    assert project.command("search", "a circle")[0] == 0
+
+
+def test_files_of_the_folder_that_it_is_started_in_are_not_run(project, tmp_path):
+    project.run()
+    (tmp_path / "random.py").write_text("raise SystemExit('this was run')")
+    start = "import sys; from clip2video_pipe.pipeline.start import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", start, "search", str(project.config), "a box"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 7
