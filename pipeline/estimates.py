@@ -38,7 +38,8 @@ def _kind(step: Step) -> str:
 
 
 def spent(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
-    """What the finished units of each stage took; `workers` is how many units were under way at a time, at most.
+    """What the finished units of each stage took; `workers` is how many units were under way at a time, at most,
+    `machines` on how many.
 
     `worker_seconds` are their times added up, `wall_seconds` the time in which any was under way, `busy_seconds` that
     in which they computed, `core_seconds` what their cores did, where they say it. Units that another run did, which
@@ -80,6 +81,7 @@ def _spent(units: Sequence[Event], said: Mapping[str, Any]) -> dict[str, Any]:
         "busy_seconds": round(sum(unit.get("busy") or 0.0 for unit in units), 3),
         "core_seconds": round(sum(cores), 3) if len(cores) == len(units) else None,
         "workers": max(1, most),
+        "machines": len({unit.get("node") for unit in units}),
         "device": "gpu" if any(unit.get("device") == "gpu" for unit in units) else "cpu",
     }
 

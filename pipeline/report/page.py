@@ -13,6 +13,7 @@ import pyarrow as pa
 from clip2video_pipe.manifests import keys
 from clip2video_pipe.manifests.shards import versions
 from clip2video_pipe.manifests.store import Store
+from clip2video_pipe.pipeline.advice import advice
 from clip2video_pipe.pipeline.config import public
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.plan import Plan, Step
@@ -20,11 +21,11 @@ from clip2video_pipe.pipeline.report import plots
 from clip2video_pipe.pipeline.report.gather import Facts, gather
 from clip2video_pipe.pipeline.report.strips import strips
 from clip2video_pipe.pipeline.search import Searched
-from clip2video_pipe.pipeline.show import SHOWN, duration, number, span
+from clip2video_pipe.pipeline.show import SHOWN, duration, number, several, span
 from clip2video_pipe.stages.frames import Frames
 
 NAME = "report.html"
-VERSION = 2  # raised when the page changes
+VERSION = 3  # raised when the page changes
 HEAD = 1000  # bytes in which it says what it shows
 LOOKED_AT = 3  # earlier runs
 FAILURES = 50  # lines of failures that are listed
@@ -108,6 +109,7 @@ def render(
         sure={name: row for name, row in metrics.items() if "R@1_low" in row and "whole_query_set" not in row},
         untrained=config.model.seed is not None,
         coverage={name: coverage[name] for name in ("videos", "captions") if name in coverage},
+        advice=_advice(plan, coverage),
         gaps=coverage.get("gaps", {}),
         missing=missing.slice(0, FAILURES).to_pylist(),
         more=max(0, len(missing) - FAILURES),
@@ -149,7 +151,24 @@ def template(name: str) -> jinja2.Template:
 def _stage(row: Mapping[str, Any]) -> dict[str, Any]:
     seconds, computed = row["seconds"], row["computed"]
     rate = f"{computed / seconds:,.1f}/s" if seconds and computed else ""
-    return {**row, "seconds": duration(seconds) if seconds else "", "rate": rate}
+    by = ""
+    if spent := row.get("spent"):
+        by = f"{several(spent['workers'], 'worker')}, {spent['device'].upper()}"
+        by += f", {several(spent['machines'], 'machine')}" if spent["machines"] > 1 else ""
+    return {**row, "seconds": duration(seconds) if seconds else "", "rate": rate, "by": by}
+
+
+def _advice(plan: Plan, coverage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of each class of failures what would make something else of it."""
+    decoding = plan.frames.manifest.counts["errors"] if plan.frames.manifest else None
+    found = []
+    for what in ("videos", "captions"):
+        for error in coverage.get(what, {}).get("errors", {}):
+            decoded = what == "videos" and (decoding is None or error in decoding)
+            stage = plan.frames if decoded else plan.video_embeddings if what == "videos" else plan.caption_embeddings
+            assert stage is not None, "of a dataset without captions none can fail"
+            found.append((error, advice(error, stage.name, plan.config)))
+    return found
 
 
 def _figures(metrics: Mapping[str, Any], expected: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

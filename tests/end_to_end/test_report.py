@@ -72,6 +72,8 @@ def test_it_says_what_the_run_found(reported):
         assert f"R@1 lies between {figures['R@1_low']:.1f} and {figures['R@1_high']:.1f}" in page.words
     for stage in said["stages"]:
         assert f"{stage['stage']} {stage['status']} {stage['items']} {stage['computed']}" in page.words
+        if stage.get("spent"):
+            assert f"{stage['spent']['workers']} worker, CPU" in page.words
     assert "6 of 6 videos" in page.words and "12 of 12 captions" in page.words
     assert "model.preset tiny" in page.words
     assert len(page.all("svg")) == 4, "recalls, ranks, scores, lengths"
@@ -189,6 +191,7 @@ def test_a_corpus_without_captions_gets_what_applies(project, clips, kept):
     data = f"{{kind: folder, path: '{project.folder}/videos'}}"
     _, page = report(project, dataset=data, run__keep_frames=kept, run__max_failure_rate=1)
     assert "Metrics" not in page.words and "6 of 7 videos" in page.words and "broken.mp4" in page.words
+    assert "unreadable: mend the file" in page.words
     assert "Look alike" in page.words and re.search(r"cosine 0\.9\d+", page.words), "untrained, they are all alike"
     assert bool(page.all("img")) == (kept == "true")
     assert ("run.keep_frames is false" in page.words) == (kept == "false")

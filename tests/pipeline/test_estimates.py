@@ -16,14 +16,14 @@ def test_what_a_stage_took():
     events = [
         {"time": 0.0, "event": "planned", "stages": {"frames": {"items": 9, "there": 0, "key": "k", "kind": "c"}}},
         finished("frames", 4, 0.0, 10.0, busy=8.0, bytes=100, errors={"timeout": 1}, cpu=9.0),
-        finished("frames", 4, 5.0, 15.0, busy=8.0, bytes=100, errors={}, cpu=9.0),
+        finished("frames", 4, 5.0, 15.0, busy=8.0, bytes=100, errors={}, cpu=9.0, node="another"),
         finished("frames", 1, 15.0, 20.0, busy=1.0, bytes=10, errors={}, cpu=1.0),
         finished("frames", 1, 100.0, 101.0, busy=1.0, bytes=10, errors={}, cpu=1.0),
         finished("frames", 9, 200.0, 200.0, busy=0.0, bytes=10, errors={}, cpu=0.0, shared=True),
     ]
     assert spent(events)["frames"] == {
         "key": "k", "kind": "c", "items": 10, "failed": 1, "bytes": 220, "wall_seconds": 21.0, "worker_seconds": 26.0,
-        "busy_seconds": 18.0, "core_seconds": 20.0, "workers": 2, "device": "cpu",
+        "busy_seconds": 18.0, "core_seconds": 20.0, "workers": 2, "machines": 2, "device": "cpu",
     }  # fmt: skip
 
 
