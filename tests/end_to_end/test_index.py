@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from clip2video_pipe.pipeline import index as indexing
+from clip2video_pipe.pipeline.alone import alone
 from clip2video_pipe.pipeline.indexes import faiss, lance
 
 MODULES = {"lance": "lancedb", "faiss": "faiss"}
@@ -137,3 +138,18 @@ def test_faults_are_one_line(project, kind, monkeypatch):
     assert "lance or faiss" in refused(project, "index", "--kind", "tree")
     monkeypatch.setitem(sys.modules, MODULES[kind], None)
     assert "pip install 'clip2video-pipe[" in refused(project, "index", "--kind", kind)
+
+
+def test_one_process_at_a_time_makes_it(project, kind):
+    project.run()
+    folder = indexing.Path(indexed(project, kind)["path"])
+    with alone(folder.with_name(f".{folder.name}.lock"), "taken"):
+        assert "another process" in refused(project, "index", "--kind", kind)
+    assert indexed(project, kind)["added"] == 0
+
+
+def test_a_store_elsewhere_has_none(project, kind, s3):
+    words = ["--set", "store=s3://bucket/store"]
+    project.run(*words)
+    line = refused(project, "index", "--kind", kind, *words)
+    assert "is not on this machine" in line and "'export'" in line

@@ -251,3 +251,15 @@ def test_a_vector_that_is_not_finite_hides_no_look_alikes(project, monkeypatch):
     pairs = gather._alike(plan)
     names = found.ids["video_id"].to_pylist()
     assert {name for pair in pairs for name in (pair[1], pair[3])} == set(names[2:]), "untrained, they are all alike"
+
+
+def test_of_ten_thousand_videos_it_is_no_larger_than_a_mail_may_be(project, clips):
+    names = [clip.name for clip in sorted(clips.glob("*.mp4"))]
+    rows = [
+        {"video": names[n % len(names)], "video_id": f"video {n:05}", "caption": f"a shape, number {n}"}
+        for n in range(10_000)
+    ]
+    table = project.rows(*rows).partition("dataset.path=")[2]
+    said, page = report(project, dataset__path=table, run__shard_items=2048)
+    assert "10000 of 10000 videos" in page.words
+    assert Path(said["report"]["path"]).stat().st_size < 8_000_000
