@@ -73,6 +73,7 @@ def names(page):
 
 def test_the_keyboard_alone_searches_plays_and_opens(page, address):
     page.goto(address)
+    until(page, "document.activeElement.id === 'q'")  # the browser puts it there when it has drawn the page
     page.keyboard.type("a shape is moving")
     page.keyboard.press("Enter")
     page.wait_for_selector(".hit")

@@ -236,6 +236,7 @@ def test_why_another_attempt_would_fail_as_well_is_kept(training, monkeypatch):
     def fail(*_):
         raise StoreError("the disk has gone")
 
+    monkeypatch.chdir(training.folder)  # or where it goes is where this process stays
     monkeypatch.setattr(workers, "work", fail)
     monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(**dict.fromkeys(CONTEXT, lambda: 1)))
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
