@@ -15,6 +15,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
+from clip2video_pipe.pipeline.show import several
 
 BACKLOG = 2048
 
@@ -57,7 +58,7 @@ def serve_page(
     names = _names(host, name or [])
 
     def say() -> None:
-        typer.echo(f"{len(library.videos)} videos of {library.name} at {address}; Ctrl-C ends it")
+        typer.echo(f"{several(len(library.videos), 'video')} of {library.name} at {address}; Ctrl-C ends it")
         if show:
             threading.Timer(0.5, webbrowser.open, [address]).start()
 
