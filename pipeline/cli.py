@@ -33,11 +33,12 @@ from clip2video_pipe.pipeline.run import run as run_config
 from clip2video_pipe.pipeline.search_command import search_videos
 from clip2video_pipe.pipeline.serve_command import serve_page
 from clip2video_pipe.pipeline.settings import Config
-from clip2video_pipe.pipeline.show import counted, show_plan, show_result
+from clip2video_pipe.pipeline.show import show_plan, show_result
 from clip2video_pipe.pipeline.status_command import StatusCommand, status
 from clip2video_pipe.pipeline.train_command import train_model
 from clip2video_pipe.pipeline.verify_command import verify_stores
 from clip2video_pipe.pipeline.weights_commands import weights
+from clip2video_pipe.pipeline.words import counted
 
 
 class Commands(TyperGroup):

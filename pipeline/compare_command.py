@@ -9,7 +9,7 @@ from rich.table import Table
 
 from clip2video_pipe.pipeline.compare import compare
 from clip2video_pipe.pipeline.options import AsJson
-from clip2video_pipe.pipeline.show import number
+from clip2video_pipe.pipeline.words import number
 
 
 def compare_runs(

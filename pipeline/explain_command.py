@@ -10,7 +10,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.explain import Entry, explain
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import several, sized, span
+from clip2video_pipe.pipeline.words import several, sized, span
 
 
 def explain_video(

@@ -10,7 +10,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.export import export
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import counted, several
+from clip2video_pipe.pipeline.words import counted, several
 
 
 def export_vectors(

@@ -14,7 +14,7 @@ from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.gc import Limits, collect
 from clip2video_pipe.pipeline.options import AsJson, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import sized
+from clip2video_pipe.pipeline.words import sized
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -9,7 +9,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.index import BEST, update
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.search import Searcher
-from clip2video_pipe.pipeline.show import several, sized
+from clip2video_pipe.pipeline.words import several, sized
 
 
 def index_vectors(

@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from clip2video_pipe.pipeline.words import several
+
 LINE_EVERY = 5.0  # seconds between plain lines of one stage
 
 
@@ -102,7 +104,7 @@ class Reporter:
         elif event in ("waiting", "damaged", "joined", "gone", "warning"):
             self.say(why)
         elif event == "lost":
-            self.say(f"{stage}: lost {items} items, {why}; trying again")
+            self.say(f"{stage}: lost {several(items, 'item')}, {why}; trying again")
 
     def _show(self, stage: str, state: _Stage) -> None:
         rate = f"{state.rate:.1f}/s"

@@ -29,6 +29,7 @@ from clip2video_pipe.pipeline.settings import Config
 from clip2video_pipe.pipeline.sharing import Sharing
 from clip2video_pipe.pipeline.spent import SpentFrames
 from clip2video_pipe.pipeline.status import left_behind
+from clip2video_pipe.pipeline.words import several
 from clip2video_pipe.pipeline.worker import Feed, Given, Stored
 from clip2video_pipe.stages import caption_embeddings, frames
 from clip2video_pipe.stages.decoding.failures import OF_THE_MOMENT
@@ -208,7 +209,7 @@ def _report_page(
 def _clear(step: Step, listen: Listener) -> None:
     """Make room for what has to be made anew, and say what that is."""
     if count := step.clear():
-        what = "1 damaged shard is" if count == 1 else f"{count} damaged shards are"
+        what = several(count, "damaged shard is", "damaged shards are")
         listen("damaged", stage=step.name, items=0, why=f"{step.name}: {what} made anew")
     if not step.manifest and (count := step.known.unread):
         why = f"{count} shards changed since they were written and were not read; 'verify' reads them"

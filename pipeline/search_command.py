@@ -12,7 +12,7 @@ from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.search import Hit, Searched, Searcher, checked, read_queries
 from clip2video_pipe.pipeline.settings import Config
-from clip2video_pipe.pipeline.show import span
+from clip2video_pipe.pipeline.words import span
 
 
 def search_videos(

@@ -15,7 +15,7 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import make_plan
-from clip2video_pipe.pipeline.show import several
+from clip2video_pipe.pipeline.words import several
 
 BACKLOG = 2048
 

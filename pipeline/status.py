@@ -24,6 +24,7 @@ from clip2video_pipe.pipeline.events import (
     process_start,
     read_events,
 )
+from clip2video_pipe.pipeline.words import several
 
 SILENT = 30.0  # seconds without a sign of life, at least, after which a run is taken for killed
 BEATS = 4  # signs of life that a run may miss
@@ -152,9 +153,10 @@ def left_behind(store: Store, name: str, again: Collection[str]) -> Iterator[str
     """
     state, stages = _unfinished(store, name)
     for stage, (units, items) in stages.items():
-        shards, were, them = ("1 shard", "was", "it is") if units == 1 else (f"{units} shards", "were", "they are")
+        were, them = ("was", "it is") if units == 1 else ("were", "they are")
         end = f"; {them} done again" if stage in again else ""
-        yield f"the last run was {state}: {shards} ({items} items) of {stage} {were} in flight{end}"
+        held = f"{several(units, 'shard')} ({several(items, 'item')})"
+        yield f"the last run was {state}: {held} of {stage} {were} in flight{end}"
 
 
 def _unfinished(store: Store, name: str) -> tuple[str, dict[str, tuple[int, int]]]:

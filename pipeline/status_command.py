@@ -16,8 +16,9 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import AsJson, ConfigPath, Overrides
 from clip2video_pipe.pipeline.plan import open_store
-from clip2video_pipe.pipeline.show import counted, duration, show_metrics
+from clip2video_pipe.pipeline.show import show_metrics
 from clip2video_pipe.pipeline.status import last_run
+from clip2video_pipe.pipeline.words import counted, duration
 
 WATCH = "--watch"
 EVERY = "2"  # seconds, where --watch does not say

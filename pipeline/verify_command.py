@@ -17,8 +17,8 @@ from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.options import AsJson, Overrides
 from clip2video_pipe.pipeline.plan import open_store
-from clip2video_pipe.pipeline.show import several, sized
 from clip2video_pipe.pipeline.verify import Progress, verify
+from clip2video_pipe.pipeline.words import several, sized
 
 
 def verify_stores(

@@ -30,6 +30,7 @@ from clip2video_pipe.pipeline.engines.shares import Share, share_out
 from clip2video_pipe.pipeline.engines.shipping import runtime_env
 from clip2video_pipe.pipeline.errors import EngineError, RequestError
 from clip2video_pipe.pipeline.schedule import Schedule
+from clip2video_pipe.pipeline.words import several
 from clip2video_pipe.stages.base import Stage
 
 IN_HAND = 2  # units an actor has: it reads one while it computes the other
@@ -259,7 +260,8 @@ class RayEngine:
         del self._nodes[node.id]
         self._not_before[node.id] = time.monotonic() + until
         units = [u for slot in node.places for u in (*slot.units.values(), *(unit for unit, _ in slot.unsure))]
-        said = f"{node.name} {why}; {len(units)} shards that it had in hand are done elsewhere"
+        what = several(len(units), "shard that it had in hand is", "shards that it had in hand are")
+        said = f"{node.name} {why}; {what} done elsewhere"
         schedule.listener("gone", stage="ray", items=0, why=said)
         self._let_go(node)
         for unit in units:

@@ -21,7 +21,8 @@ from clip2video_pipe.pipeline.report import plots
 from clip2video_pipe.pipeline.report.gather import Facts, gather
 from clip2video_pipe.pipeline.report.strips import strips
 from clip2video_pipe.pipeline.search import Searched
-from clip2video_pipe.pipeline.show import SHOWN, duration, number, several, span
+from clip2video_pipe.pipeline.show import SHOWN
+from clip2video_pipe.pipeline.words import duration, number, several, span
 from clip2video_pipe.stages.frames import Frames
 
 NAME = "report.html"
