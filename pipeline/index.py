@@ -1,13 +1,15 @@
 """An index of a config's video vectors beside its store: built, brought up to date, and looked up in.
 
-A folder `indexes/<config>-<stage key>.<kind>` of the store; its `index.json` says what is in it and comes last.
+A folder `indexes/<config>-<stage key>.<kind>` of the store; its `index.json` says what of it counts, and comes last.
+What does not count any more stays until the next `index`: somebody may be looking into it.
 """
 
 import math
 import shutil
 import time
+import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clip2video_pipe.manifests.manifest import Manifest
-from clip2video_pipe.manifests.store import TEMPORARY, Store
+from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.alone import alone
 from clip2video_pipe.pipeline.errors import RequestError
-from clip2video_pipe.pipeline.indexes.base import Block, Blocks, Index, Kind, Shape, parts
+from clip2video_pipe.pipeline.indexes.base import Block, Blocks, Index, Kind, Nothing, Shape, parts
 from clip2video_pipe.pipeline.indexes.kinds import KINDS, kind_of
 from clip2video_pipe.stages.vectors import Floats, Positions, joined_width, vector_blocks, vectors_at
 
 ROOT, NAME = "indexes", "index.json"
-VERSION = 1
+VERSION = 2
+SAID = {"version", "stage_key", "center_weight", "built_of", "vectors", "folder", "state", "shards"}
 LEARN = 64  # vectors a part to learn the parts from
 OUTGROWN = 4  # times the vectors that it was built of
 ASKED, BEST, CANDIDATES = 100, 10, 4  # recall@BEST of so many of the vectors, as `search --index` looks
@@ -65,16 +68,17 @@ class Wanted:
         }
 
     @cached_property
-    def shards(self) -> dict[str, int]:
-        """Of each shard a checksum of which of its rows are wanted."""
+    def shards(self) -> dict[str, list[Any]]:
+        """Of each shard a checksum of which of its rows are wanted, and its stamp: it may be made anew."""
         rows = self.places["row"].to_numpy().astype("<i8")
-        return {name: zlib.crc32(rows[at].tobytes()) for name, at in self.runs.items()}
+        there = self.manifest.shards
+        return {name: [zlib.crc32(rows[at].tobytes()), *there[name].stamp] for name, at in self.runs.items()}
 
     def folder(self, kind: str) -> Path:
         """Where an index of this kind lies."""
         return self._folder / f"{self._config}-{self.manifest.key[:12]}.{kind}"
 
-    def ids(self, order: Mapping[str, int]) -> Positions:
+    def ids(self, order: Iterable[str]) -> Positions:
         """Of each place an id, given the shards in the order in which they came."""
         numbers = {name: number for number, name in enumerate(order)}
         ids: Positions = self.places["row"].to_numpy().astype(np.int64)
@@ -96,23 +100,29 @@ class Wanted:
 
 
 class Opened:
-    """An index that holds what is wanted."""
+    """An index that holds what is wanted; `path` is where it lies."""
 
-    def __init__(self, wanted: Wanted, index: Index, order: Mapping[str, int]) -> None:
-        self._index = index
+    def __init__(self, wanted: Wanted, index: Index, order: Iterable[str], path: Path) -> None:
+        self._index, self._path = index, path
         ids = wanted.ids(order)
         self._order = np.argsort(ids)
         self._ids = ids[self._order]
 
     def candidates(self, queries: Floats, count: int) -> list[Positions]:
-        """Of each query [n, width] about the `count` places with the largest products, ascending."""
-        found = []
-        for query in queries:
-            ids = self._index.candidates(query, count)
-            if len(ids) < min(count, len(self._ids)):  # the parts that were looked into held fewer
-                ids = self._index.candidates(query, len(self._ids))
-            found.append(np.sort(self._order[np.searchsorted(self._ids, ids)]))
-        return found
+        """Of each query [n, width] about the `count` places with the largest products, ascending.
+
+        Raises RequestError where it is damaged.
+        """
+        try:
+            return [self._some(query, count) for query in queries]
+        except UNREADABLE as error:
+            raise _unreadable(self._path) from error
+
+    def _some(self, query: Floats, count: int) -> Positions:
+        ids = self._index.candidates(query, count)
+        if len(ids) < min(count, len(self._ids)):  # the parts that were looked into held fewer
+            ids = self._index.candidates(query, len(self._ids))
+        return np.sort(self._order[np.searchsorted(self._ids, ids)])
 
 
 def opened(wanted: Wanted) -> Opened:
@@ -120,13 +130,15 @@ def opened(wanted: Wanted) -> Opened:
     found = [(kind, said) for kind in KINDS if (said := _read(wanted.folder(kind)))]
     if not found:
         raise RequestError("search: --index: there is no index of these vectors; 'index' makes one")
+    reasons: list[RequestError] = []
     for kind, said in found:
         if _same(wanted, said) and said["shards"] == wanted.shards:
-            index = _open(wanted.folder(kind), kind_of(kind), said)
-            if index is None:
-                where = str(wanted.folder(kind))
-                raise RequestError(f"search: --index: {where!r} cannot be read; 'index' makes it anew")
-            return Opened(wanted, index, said["shards"])
+            try:
+                return _open(wanted, kind_of(kind), wanted.folder(kind), said)
+            except RequestError as error:  # another kind may do
+                reasons.append(error)
+    if reasons:
+        raise reasons[0]
     kinds = " and ".join(f"--kind {kind}" for kind, _ in found)
     raise RequestError(
         f"search: --index: the index is not of the last run's vectors and this model.center_weight; "
@@ -146,14 +158,13 @@ def update(wanted: Wanted, name: str) -> dict[str, Any]:
     with alone(lock, f"index: another process is making {str(folder)!r}; wait until it is done"):
         start = time.perf_counter()
         said = _read(folder)
-        if said and not (_extends(wanted, said) and _open(folder, kind, said)):
+        _tidy(folder, kind, said)
+        if said and not (_extends(wanted, said) and _sound(wanted, kind, folder, said)):
             said = None
         before = said["vectors"] if said else 0
         made = _added(wanted, kind, folder, said) if said else _built(wanted, kind, folder, name)
         taken = time.perf_counter() - start
-        index = _open(folder, kind, made)
-        assert index is not None
-        recall = _recall(wanted, Opened(wanted, index, made["shards"]))
+        recall = _recall(wanted, _open(wanted, kind, folder, made))
     return {
         "path": str(folder),
         "kind": name,
@@ -161,7 +172,7 @@ def update(wanted: Wanted, name: str) -> dict[str, Any]:
         "added": made["vectors"] - before,
         "vectors": made["vectors"],
         "seconds": taken,
-        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in (folder / made["folder"]).rglob("*") if file.is_file()),
         "recall": recall,
     }
 
@@ -169,14 +180,41 @@ def update(wanted: Wanted, name: str) -> dict[str, Any]:
 def _read(folder: Path) -> dict[str, Any] | None:
     """What a whole index says of itself; None where there is none, or one of another version."""
     found = Store(str(folder)).read_json(NAME)
-    return found if isinstance(found, dict) and found.get("version") == VERSION else None
+    return found if isinstance(found, dict) and found.keys() >= SAID and found["version"] == VERSION else None
 
 
-def _open(folder: Path, kind: Kind, said: dict[str, Any]) -> Index | None:
+def _open(wanted: Wanted, kind: Kind, folder: Path, said: dict[str, Any]) -> Opened:
+    """Raises RequestError where it is damaged."""
     try:
-        return kind.open(folder, said["state"], said["vectors"])
+        index = kind.open(folder / said["folder"], said["state"], said["vectors"]) if said["vectors"] else Nothing()
+    except UNREADABLE as error:
+        raise _unreadable(folder) from error
+    return Opened(wanted, index, said["shards"], folder)
+
+
+def _unreadable(folder: Path) -> RequestError:
+    return RequestError(f"search: --index: {str(folder)!r} cannot be read; 'index' makes it anew")
+
+
+def _sound(wanted: Wanted, kind: Kind, folder: Path, said: dict[str, Any]) -> bool:
+    """Whether it can be looked up in."""
+    try:
+        if said["vectors"]:
+            index = kind.open(folder / said["folder"], said["state"], said["vectors"])
+            index.candidates(wanted.vectors(np.arange(1))[0], 1)
     except UNREADABLE:
-        return None
+        return False
+    return True
+
+
+def _tidy(folder: Path, kind: Kind, said: dict[str, Any] | None) -> None:
+    """Remove what does not count: of an index that was made anew, or of one who was killed."""
+    kept = said["folder"] if said else None
+    for path in folder.glob("[!.]*/"):
+        if path.name != kept:
+            shutil.rmtree(path, ignore_errors=True)
+    if said:
+        kind.tidy(folder / said["folder"], said["state"])
 
 
 def _same(wanted: Wanted, said: dict[str, Any]) -> bool:
@@ -189,37 +227,32 @@ def _extends(wanted: Wanted, said: dict[str, Any]) -> bool:
 
 
 def _built(wanted: Wanted, kind: Kind, folder: Path, name: str) -> dict[str, Any]:
-    temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
-    temporary.mkdir(parents=True)
+    data = folder / uuid.uuid4().hex
+    data.mkdir(parents=True)
     count = len(wanted.places)
 
     def sample() -> Floats:
         vectors = wanted.vectors(_some(count, LEARN * parts(count)))
         return vectors[np.isfinite(vectors).all(axis=1)]
 
+    blocks = _Counted(wanted, np.arange(count), wanted.shards)
     try:
-        blocks, shape = (
-            _Counted(wanted, np.arange(count), wanted.shards),
-            Shape(count, joined_width(wanted.manifest), sample),
-        )
-        state = kind.build(temporary, iter(blocks), shape)
-        said = {
-            "version": VERSION,
-            "stage_key": wanted.manifest.key,
-            "center_weight": wanted.weight,
-            "kind": name,
-            "built_of": count,
-            "vectors": blocks.count,
-            "state": state,
-            "shards": wanted.shards,
-        }
-        Store(str(temporary)).write_json(said, NAME)
-        (folder / NAME).unlink(missing_ok=True)  # a folder cannot be replaced in one step
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        state = kind.build(data, iter(blocks), Shape(count, joined_width(wanted.manifest), sample))
+    except BaseException:
+        shutil.rmtree(data, ignore_errors=True)
+        raise
+    said = {
+        "version": VERSION,
+        "stage_key": wanted.manifest.key,
+        "center_weight": wanted.weight,
+        "kind": name,
+        "built_of": count,
+        "vectors": blocks.count,
+        "folder": data.name,
+        "state": state,
+        "shards": wanted.shards,
+    }
+    Store(str(folder)).write_json(said, NAME)
     return said
 
 
@@ -230,17 +263,16 @@ def _added(wanted: Wanted, kind: Kind, folder: Path, said: dict[str, Any]) -> di
     order = said["shards"] | {name: wanted.shards[name] for name in new}
     places = [np.arange(len(wanted.places))[wanted.runs[name]] for name in new]
     blocks = _Counted(wanted, np.concatenate(places), order)
-    state = kind.add(folder, said["state"], iter(blocks))
+    state = kind.add(folder / said["folder"], said["state"], iter(blocks))
     said = {**said, "vectors": said["vectors"] + blocks.count, "state": state, "shards": order}
     Store(str(folder)).write_json(said, NAME)
-    kind.tidy(folder, state)
     return said
 
 
 class _Counted:
     """Blocks of the vectors at places, and how many of them there were."""
 
-    def __init__(self, wanted: Wanted, at: Positions, order: Mapping[str, int]) -> None:
+    def __init__(self, wanted: Wanted, at: Positions, order: Iterable[str]) -> None:
         self._wanted, self._at, self._ids = wanted, at, wanted.ids(order)
         self.count = 0
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from clip2video_pipe.stages.vectors import Floats, Positions
 
 FLAT = 5000  # vectors: to look at fewer of them one by one takes no longer than to look them up
@@ -38,6 +40,13 @@ class Index(Protocol):
         """Ids of about the `count` vectors with the largest products with `query` [width], in any order."""
 
 
+class Nothing:
+    """The index of no vectors."""
+
+    def candidates(self, query: Floats, count: int) -> Positions:
+        return np.empty(0, np.int64)
+
+
 class Kind(Protocol):
     """How an index is kept. What it writes counts once the state that it gives, JSON, is written down."""
 
@@ -48,7 +57,7 @@ class Kind(Protocol):
         """Add vectors to what `state` says, which stays readable, whatever else was left there by who was killed."""
 
     def tidy(self, folder: Path, state: Any) -> None:
-        """Remove what no state needs any more, right after `state` was written down."""
+        """Remove what this state does not need: that of states before it, and of who was killed."""
 
     def open(self, folder: Path, state: Any, count: int) -> Index:
         """To look up. Raises whatever the library does where it cannot."""

@@ -1,4 +1,4 @@
-"""FAISS: a file for each state, named anew, so that the one before it is whole until it is not needed."""
+"""FAISS: a file for each state, named anew, so that the one before it stays whole."""
 
 import uuid
 from pathlib import Path
@@ -19,10 +19,12 @@ class Faiss:
         self._faiss: Any = faiss
 
     def build(self, folder: Path, blocks: Blocks, shape: Shape) -> Any:
-        made = "IDMap2,Flat" if shape.count < FLAT else f"IVF{parts(shape.count)},SQ8"
+        learnt = shape.sample() if shape.count >= FLAT else None
+        flat = learnt is None or len(learnt) < parts(shape.count)  # most of them are not finite
+        made = "IDMap2,Flat" if flat else f"IVF{parts(shape.count)},SQ8"
         index = self._faiss.index_factory(shape.width, made, self._faiss.METRIC_INNER_PRODUCT)
-        if not index.is_trained:
-            index.train(shape.sample())
+        if not flat:
+            index.train(learnt)
         return self._fill(folder, index, blocks)
 
     def add(self, folder: Path, state: Any, blocks: Blocks) -> Any:

@@ -4,11 +4,14 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from clip2video_pipe.pipeline import index as indexing
 from clip2video_pipe.pipeline.alone import alone
+from clip2video_pipe.pipeline.config import load_config
 from clip2video_pipe.pipeline.indexes import faiss, lance
+from clip2video_pipe.pipeline.search import Searcher
 
 MODULES = {"lance": "lancedb", "faiss": "faiss"}
 
@@ -57,6 +60,49 @@ def test_hits_and_scores_are_those_of_exact_search(project, kind, settings):
     said = indexed(project, kind, *words)
     assert (said["built"], said["added"], said["vectors"], said["recall"]) == (True, 6, 6, 1.0)
     alike(hits(project, "--index", "-k", "3", *words), hits(project, "-k", "3", *words))
+
+
+def nearest(project, *words):
+    """To each vector the places that an index finds when it is asked for one."""
+    searcher = Searcher(load_config(project.config, [word.removeprefix("--set=") for word in words]))
+    wanted = searcher.wanted(searcher.corpus())
+    vectors = wanted.vectors(np.arange(len(wanted.places)))
+    return [at.tolist() for at in indexing.opened(wanted).candidates(vectors, 1)]
+
+
+@pytest.mark.parametrize("flat", [5000, 1], ids=["flat", "in parts"])
+def test_each_vector_is_the_nearest_to_itself(project, clips, kind, monkeypatch, flat):
+    """Of a model that tells them apart, after it is built and after it is added to."""
+    for module in (faiss, lance):
+        monkeypatch.setattr(module, "FLAT", flat)
+    trained = ["--set=model.seed=null", "--set=model.checkpoint=demo"]
+    for count in (4, 6):
+        rows = project.rows(*rows_of(clips, count))
+        project.run(rows, *trained)
+        assert indexed(project, kind, rows, *trained)["vectors"] == count
+        assert nearest(project, rows, *trained) == [[n] for n in range(count)]
+
+
+def test_a_shard_that_is_made_anew_is_indexed_anew(project, kind):
+    project.run()
+    indexed(project, kind)
+    for shard in (project.store / "video_embeddings").glob("*/[!.]*.parquet"):
+        shard.unlink()
+    project.run()
+    assert "brings it up to date" in refused(project, "search", "a box", "--index")
+    assert indexed(project, kind)["built"]
+
+
+def test_who_looks_into_it_meanwhile_still_finds(project, clips, kind):
+    project.run()
+    indexed(project, kind)
+    searcher = Searcher(load_config(project.config))
+    wanted = searcher.wanted(searcher.corpus())
+    opened = indexing.opened(wanted)
+    few = project.rows(*rows_of(clips, 2))
+    project.run(few)
+    assert indexed(project, kind, few)["built"]
+    assert [len(at) for at in opened.candidates(wanted.vectors(np.arange(2)), 3)] == [3, 3]
 
 
 def test_growth_adds_only_the_new_shards(project, clips, kind, monkeypatch):
@@ -113,14 +159,50 @@ def test_a_half_written_index_is_not_used(project, clips, kind, monkeypatch, gro
     assert said["recall"] == 1.0
 
 
-def test_a_damaged_index_is_made_anew(project, kind):
+def all_of_it(folder):
+    for path in folder.glob("*/"):
+        shutil.rmtree(path)
+
+
+def some_of_it(folder):
+    for path in folder.rglob("*"):
+        if path.is_file() and (path.suffix == ".faiss" or path.parent.name == "data"):
+            path.unlink()
+
+
+def what_it_says(folder):
+    said = json.loads((folder / indexing.NAME).read_text())
+    del said["shards"]
+    (folder / indexing.NAME).write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("damage", [all_of_it, some_of_it, what_it_says])
+def test_a_damaged_index_is_made_anew(project, kind, damage):
     project.run()
-    folder = indexing.Path(indexed(project, kind)["path"])
-    for path in folder.iterdir():
-        if path.name != indexing.NAME:
-            shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"noise")
-    assert "cannot be read" in refused(project, "search", "a box", "--index")
+    damage(indexing.Path(indexed(project, kind)["path"]))
+    assert "'index' makes" in refused(project, "search", "a box", "--index")
     assert indexed(project, kind)["built"]
+    alike(hits(project, "--index"), hits(project))
+
+
+def test_where_one_kind_cannot_be_read_another_does(project, monkeypatch):
+    for kind, module in MODULES.items():
+        pytest.importorskip(module)
+        project.run()
+        indexed(project, kind)
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    alike(hits(project, "--index"), hits(project))
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert "pip install" in refused(project, "search", "a box", "--index")
+
+
+def test_of_no_vector_that_is_finite_nothing_is_found(project, kind, monkeypatch):
+    monkeypatch.setattr(indexing.np, "isfinite", lambda vectors: np.zeros(vectors.shape, bool))
+    project.run()
+    said = indexed(project, kind)
+    assert (said["vectors"], said["recall"]) == (0, None)
+    assert indexed(project, kind)["added"] == 0
+    assert hits(project, "--index") == []
 
 
 def test_gc_and_verify_leave_it(project, kind):
