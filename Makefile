@@ -17,7 +17,7 @@ test: lint types chromium
 
 # Tests that look at pages need a browser; where none can be installed they skip, and say so.
 chromium:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& timeout 300 apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null; } || true
 
 fuzz: $(VENV)/installed

@@ -155,7 +155,8 @@ def _stage(row: Mapping[str, Any]) -> dict[str, Any]:
     by = ""
     if spent := row.get("spent"):
         by = f"{several(spent['workers'], 'worker')}, {spent['device'].upper()}"
-        by += f", {several(spent['machines'], 'machine')}" if spent["machines"] > 1 else ""
+        machines = spent.get("machines", 1)  # runs of earlier versions do not say
+        by += f", {several(machines, 'machine')}" if machines > 1 else ""
     return {**row, "seconds": duration(seconds) if seconds else "", "rate": rate, "by": by}
 
 

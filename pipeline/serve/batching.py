@@ -52,7 +52,8 @@ class Batcher:
         while self._waiting:
             waiting = [one for one in self._waiting if not one[1].done()]  # who asked may have gone
             some, self._waiting = waiting[:MOST], waiting[MOST:]
-            await self._answer(some)
+            if some:
+                await self._answer(some)
 
     async def _answer(self, some: Sequence[tuple[Asked, asyncio.Future[Found]]]) -> None:
         try:

@@ -279,46 +279,57 @@ def test_pictures_that_have_gone_are_not_there(served, client):
 
 
 @pytest.fixture
-def listening(served, monkeypatch):
-    """The address of a server as the command has it, but less patient."""
-    monkeypatch.setattr(connections, "PATIENCE", 1.0)
-    monkeypatch.setattr(connections, "EACH", 4)
-    app = create_app(served.library, ["127.0.0.1"], 20.0)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = uvicorn.Server(connections.settings(app))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
-        thread.start()
-        yield taken.getsockname()
-        server.should_exit = True
-        thread.join()
-
-
-def test_who_asks_for_nothing_is_let_go_and_nobody_holds_too_much(listening):
+def listening(served):
+    """Starts a server as the command has it, and gives its address."""
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_connection(listening)) for _ in range(4)]
-        assert refused(listening), "four are all that one client may have"
-        for one in held:
-            one.settimeout(20)
-            assert one.recv(1) == b"", "closed"
-        with socket.create_connection(listening) as one:
-            one.sendall(b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * 100_000)
-            one.settimeout(20)
-            answer = one.recv(100)
-        assert answer.startswith(b"HTTP/1.1 400")
-    assert httpx2.get("http://{}:{}/api/health".format(*listening)).status_code == 200
+
+        def start(rate=1000.0):
+            taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            server = uvicorn.Server(connections.settings(create_app(served.library, ["127.0.0.1"], rate)))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            return taken.getsockname()
+
+        yield start
 
 
-def refused(address):
-    try:
-        httpx2.get("http://{}:{}/api/health".format(*address))
-    except httpx2.TransportError:
-        return True
-    return False
+def url(address):
+    return "http://{}:{}/api/health".format(*address)
+
+
+def test_who_asks_for_nothing_is_let_go(listening, monkeypatch):
+    monkeypatch.setattr(connections, "PATIENCE", 0.5)
+    address = listening()
+    for before in (b"", b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
+        with socket.create_connection(address, timeout=60) as one:
+            one.sendall(before)
+            got = b""
+            while before and not got.endswith(b"}"):
+                got += one.recv(10_000)
+            one.sendall(b"GET / HTTP/1.1\r\nX-Slow: a")
+            with contextlib.suppress(ConnectionResetError):
+                assert one.recv(1) == b"", "closed"
+    assert httpx2.get(url(address)).status_code == 200
+
+
+def test_nobody_holds_too_much(listening, monkeypatch):
+    monkeypatch.setattr(connections, "EACH", 4)
+    monkeypatch.setattr(connections, "PATIENCE", 600.0)
+    address = listening()
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(4)]
+        with pytest.raises(httpx2.TransportError):  # four are all that one client may have
+            httpx2.get(url(address))
+        held[0].sendall(b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * 100_000)
+        assert held[0].recv(100).startswith(b"HTTP/1.1 400")
 
 
 def test_a_client_is_who_the_connection_is_with(listening):
-    with httpx2.Client(base_url="http://{}:{}".format(*listening)) as client:
-        codes = {client.get("/api/health", headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(60)}
+    with httpx2.Client() as client:
+        address = url(listening(rate=1.0))
+        codes = {client.get(address, headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(20)}
     assert codes == {200, 429}
 
 
@@ -389,6 +400,38 @@ def test_a_query_that_fails_fails_alone_and_who_has_gone_is_not_answered(served,
     found = asyncio.run(ask())
     assert [type(one).__name__ for one in found] == ["Found", "ValueError", "Found", "CancelledError"]
     assert not any("gone" in some for some in asked)
+
+
+def test_a_query_that_comes_when_all_others_have_gone_is_answered(served, monkeypatch):
+    wait, asked = threading.Event(), []
+
+    def answers(library, some):
+        asked.append([one.what for one in some])
+        wait.wait(20)
+        return [batching.Found([0], [1.0]) for _ in some]
+
+    monkeypatch.setattr(batching, "answers", answers)
+
+    async def ask():
+        batcher = batching.Batcher(served.library)
+
+        def query(what):
+            return asyncio.create_task(batcher.ask(batching.Asked(what, None, 1)))
+
+        first = query("first")
+        while not asked:
+            await asyncio.sleep(0.01)
+        gone = query("gone")
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        wait.set()
+        await first
+        found = await asyncio.wait_for(query("last"), 20)
+        batcher.close()
+        return found
+
+    assert asyncio.run(ask()) == batching.Found([0], [1.0]) and asked == [["first"], ["last"]]
 
 
 @pytest.mark.parametrize("name", ["*ample.org", "a b", "https://a.org", ""])
