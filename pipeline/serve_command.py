@@ -48,27 +48,32 @@ def serve_page(
     """Serve a page to search the corpus with, and a JSON API. The embeddings have to be there."""
     loaded = load_config(config, overrides or [])
     plan = make_plan(loaded, again=False)
-    listening = _listen(host, port)
-    where = listening.getsockname()[1]
-    address = f"http://{_shown(host)}:{where}/"
+    elsewhere = engine == Engine.ray and loaded.run.address != "local"
+    if elsewhere and port == 0:
+        raise RequestError("serve: --port 0: which one is free on the cluster's head is not known here; give one")
+    listening = None if elsewhere else _listen(host, port)
+    port = listening.getsockname()[1] if listening else port
 
     from clip2video_pipe.pipeline.serve.library import Library
 
     library = Library(plan)
     names = _names(host, name or [])
 
-    def say() -> None:
+    def say(host: str) -> None:
+        address = f"http://{_shown(host)}:{port}/"
         typer.echo(f"{several(len(library.videos), 'video')} of {library.name} at {address}; Ctrl-C ends it")
         if show:
             threading.Timer(0.5, webbrowser.open, [address]).start()
 
     if engine == Engine.ray:
         served = _replicas()
-        listening.close()
-        with contextlib.suppress(KeyboardInterrupt), served(loaded, names, rate, (host, where), replicas):
-            say()
+        if listening:
+            listening.close()
+        with contextlib.suppress(KeyboardInterrupt), served(loaded, names, rate, (host, port), replicas) as found:
+            say(found)
             threading.Event().wait()
         return
+    assert listening is not None
 
     import uvicorn
 
@@ -77,7 +82,7 @@ def serve_page(
 
     library.load()
     app = create_app(library, names, rate)
-    say()
+    say(host)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(settings(app)).run(sockets=[listening])
 

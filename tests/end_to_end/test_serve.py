@@ -35,6 +35,7 @@ from starlette.testclient import TestClient
 from clip2video_pipe.pipeline import serve_command
 from clip2video_pipe.pipeline.cli import main
 from clip2video_pipe.pipeline.config import load_config
+from clip2video_pipe.pipeline.errors import RequestError
 from clip2video_pipe.pipeline.plan import make_plan
 from clip2video_pipe.pipeline.serve import batching, connections
 from clip2video_pipe.pipeline.serve.app import create_app
@@ -482,3 +483,18 @@ def test_replicas_on_ray_serve_answer_as_one_process_does(served, client):
 def test_more_replicas_than_cores_are_one_line(served, ray_session, capsys):
     assert main(["serve", str(served.config), "--engine", "ray", "--replicas", "99", "--port", "0"]) == 2
     assert "--replicas is 99" in capsys.readouterr().err
+
+
+def test_a_page_on_a_cluster_is_reached_by_its_head(served, ray_session, monkeypatch, capsys):
+    from clip2video_pipe.pipeline.serve import replicas
+
+    assert replicas._reached("127.0.0.1") == "127.0.0.1", "this machine is the head"
+    monkeypatch.setattr(replicas.ray.util, "get_node_ip_address", lambda: "192.0.2.77")
+    [head] = [node["NodeManagerAddress"] for node in ray_session.nodes()]
+    everywhere = "0.0.0.0"  # noqa: S104
+    assert replicas._reached(everywhere) == head and replicas._reached("10.1.1.1") == "10.1.1.1"
+    with pytest.raises(RequestError, match=f"give --host {head}"):
+        replicas._reached("127.0.0.1")
+    words = ["--engine", "ray", "--port", "0", "--set", "run.engine=ray", "--set", "run.address=auto"]
+    assert main(["serve", str(served.config), *words]) == 2
+    assert "--port 0" in capsys.readouterr().err
