@@ -1,9 +1,12 @@
 """What training keeps: complete checkpoints to go on from, and models for others to use, each whole or not there."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -12,7 +15,8 @@ from clip2video_pipe.manifests.store import Store
 from clip2video_pipe.pipeline.errors import RequestError
 
 CHECKPOINT = "checkpoint.pt"
-BEGUN = "training.json"
+BEGUN, VIDEOS = "training.json", "training.parquet"
+COLUMNS = pa.schema({"item": pa.string(), "group": pa.int64()})
 BEST = "model.safetensors"
 
 
@@ -26,29 +30,65 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     _save(folder / CHECKPOINT, state)
 
 
-def begin(folder: Path, identity: str) -> None:
-    """Make `folder` that of one training, by config, data and start. Raises RequestError where it has another's."""
-    known = begun(folder)
-    if known == identity:
-        return
-    if (folder / CHECKPOINT).exists():
-        raise _of_another(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    Store(str(folder)).write_json({"identity": identity}, BEGUN)
+@dataclass(frozen=True)
+class Beginning:
+    """What a training goes on with, although the store or the dataset may be another by then."""
+
+    identity: str  # of config and start
+    window: int  # groups that are read at a time
+    groups: dict[str, int]  # of each video that is learnt from, by content: those that lay in one shard
+    pairs: str  # digest of these videos and their captions
+    measured: str  # the same of what is validated on
+    held_out: list[str]  # contents, where a share of the training videos is
+
+
+def begin(folder: Path, new: Beginning) -> None:
+    """Make `folder` that of one training."""
+    store = Store(str(folder))
+    rows = [*new.groups.items(), *((item, None) for item in new.held_out)]
+    with store.writing(VIDEOS) as sink:
+        pq.write_table(pa.table({"item": [row[0] for row in rows], "group": [row[1] for row in rows]}, COLUMNS), sink)
+    said = {"identity": new.identity, "window": new.window, "pairs": new.pairs, "measured": new.measured}
+    store.write_json(said, BEGUN)
 
 
 def begun(folder: Path) -> str | None:
     """The identity of the training that `folder` is of; None where there is none. Raises RequestError, OSError."""
     path = folder / BEGUN
+    if not path.exists():
+        return None
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
-    except FileNotFoundError:
-        return None
     except (ValueError, TypeError, KeyError) as error:
-        raise RequestError(
-            f"train.out: {str(path)!r} is damaged, so that nobody knows which training this folder is of; remove that "
-            f"file and {CHECKPOINT} to begin anew, or name another folder (train.out, or name)"
-        ) from error
+        raise _damaged(path) from error
+
+
+def beginning(folder: Path, identity: str) -> Beginning | None:
+    """That of the training that `folder` is of; None where there is none.
+
+    Raises RequestError where there is another one's checkpoint, or where it is damaged.
+    """
+    if begun(folder) != identity:
+        if (folder / CHECKPOINT).exists():
+            raise _of_another(folder)
+        return None
+    try:
+        said = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+        rows = pq.read_table(folder / VIDEOS).to_pylist()
+        groups = {row["item"]: row["group"] for row in rows if row["group"] is not None}
+        held_out = [row["item"] for row in rows if row["group"] is None]
+        return Beginning(said["identity"], said["window"], groups, said["pairs"], said["measured"], held_out)
+    except FileNotFoundError as error:
+        raise _damaged(folder / VIDEOS) from error
+    except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise _damaged(folder / BEGUN) from error
+
+
+def _damaged(path: Path) -> RequestError:
+    return RequestError(
+        f"train.out: {str(path)!r} is gone or damaged, so that nobody knows which training this folder is of; remove "
+        f"{BEGUN} and {CHECKPOINT} to begin anew, or name another folder (train.out, or name)"
+    )
 
 
 def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
@@ -64,7 +104,7 @@ def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
 
 def _of_another(folder: Path) -> RequestError:
     return RequestError(
-        f"train.out: {str(folder)!r} has a training of other settings, data, shards or starting weights; "
+        f"train.out: {str(folder)!r} has a training of other settings or starting weights; "
         "name another folder (train.out, or name), or remove it"
     )
 

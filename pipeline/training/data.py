@@ -25,19 +25,23 @@ ORDER, CAPTION, JITTER = range(3)  # what a draw is for
 
 @dataclass(frozen=True)
 class Sample:
-    """A video: its content, where its pictures lie, and its captions, cleaned."""
+    """A video: its content, where its pictures lie, and its captions, cleaned.
+
+    `group`: of those that lay in one shard when the training began, which is what the order of epochs is drawn by.
+    """
 
     item: str
     shard: str
     row: int
     captions: tuple[str, ...]
+    group: int = 0
 
 
 @dataclass(frozen=True)
 class Epochs:
     """The batches of each epoch: every video once, with one of its captions; all of it follows from `seed`.
 
-    `window` is how many shards are read at a time: within that many the order is drawn freely, so that a corpus which
+    `window` is how many groups are read at a time: within that many the order is drawn freely, so that a corpus which
     does not fit into memory is read once an epoch all the same.
     """
 
@@ -70,18 +74,16 @@ class Epochs:
         return self._draw(epoch, JITTER, position)
 
     @cached_property
-    def _by_shard(self) -> list[Positions]:
-        found: dict[str, list[int]] = {}
+    def _groups(self) -> list[Positions]:
+        found: dict[int, list[int]] = {}
         for position, sample in enumerate(self.samples):
-            found.setdefault(sample.shard, []).append(position)
-        return [np.array(found[shard]) for shard in sorted(found)]
+            found.setdefault(sample.group, []).append(position)
+        return [np.array(found[group]) for group in sorted(found)]
 
     def _order(self, random: np.random.Generator) -> Positions:
-        shards = random.permutation(len(self._by_shard)).tolist()
-        windows = (shards[start : start + self.window] for start in range(0, len(shards), self.window))
-        return np.concatenate(
-            [random.permutation(np.concatenate([self._by_shard[n] for n in some])) for some in windows]
-        )
+        groups = random.permutation(len(self._groups)).tolist()
+        windows = (groups[start : start + self.window] for start in range(0, len(groups), self.window))
+        return np.concatenate([random.permutation(np.concatenate([self._groups[n] for n in some])) for some in windows])
 
     def _draw(self, epoch: int, *what: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, *what])

@@ -41,9 +41,10 @@ class Training:
     stage: str  # that made the pictures
     key: str
     rows: dict[str, int]  # of each shard
-    window: int  # shards that are read at a time
+    window: int  # groups that are read at a time
+    keep: int  # shards that fit in memory
     out: Path
-    identity: str  # of config, data and start: what a checkpoint has to be of
+    identity: str  # of config and start: what a checkpoint has to be of
     data: str  # digest of the pairs
 
 
@@ -88,7 +89,7 @@ class Run:
             training.key,
             training.rows,
             training.model.size.image_size,
-            training.window,
+            training.keep,
         )
         self.tokenizer = Tokenizer(training.model.size.vocab_size)
         self.optimizer = make_optimizer(model, settings.lr, settings.clip_lr, settings.weight_decay)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,13 @@ from clip2video_pipe.pipeline.progress import Reporter
 from clip2video_pipe.pipeline.run import decode
 from clip2video_pipe.pipeline.settings import ProtocolDataset, TableDataset
 from clip2video_pipe.pipeline.training import checkpoints
-from clip2video_pipe.pipeline.training.checkpoints import begin
+from clip2video_pipe.pipeline.training.checkpoints import Beginning, begin
 from clip2video_pipe.pipeline.training.configs import frames_config, validation_config
 from clip2video_pipe.pipeline.training.data import Sample, window_of
 from clip2video_pipe.pipeline.training.settings import TrainConfig
 from clip2video_pipe.pipeline.training.telling import EVENTS
+from clip2video_pipe.pipeline.words import several
+from clip2video_pipe.stages.model import ModelSpec
 
 if TYPE_CHECKING:
     from clip2video_pipe.pipeline.training.loop import Training
@@ -36,7 +39,7 @@ CARD = "card.json"
 NO_CAPTIONS = "video-without-captions"
 # Settings that change no number of what is made, so that training goes on when they are changed.
 UNCOUNTED: dict[str, Any] = {
-    "train": {"out", "threads", "memory", "save_every"},  # of memory, what follows from it counts: the window
+    "train": {"out", "threads", "memory", "save_every"},
     "score": {"top_k", "save_matrix", "memory", "post", "query_bank"},  # ties are ranks, which choose the best
     **dict.fromkeys(("run", "store", "report"), True),
 }
@@ -69,25 +72,19 @@ def train(config: TrainConfig, reporter: Reporter) -> Trained:
             f"({learnt.why})"
         )
     _check_gaps("dataset", learnt, plan)
-    samples = learnt.samples
-    if config.validation is None:
-        samples, held = _hold_out(samples, config.train.held_out, config.train.seed)
-        measured = Usable(held, {})
-    else:
-        measured = _measured(config, reporter)
-    if min(config.train.batch, len(samples)) < config.train.workers:
-        raise RequestError(
-            f"train.workers: is {config.train.workers}, more than the videos of a batch: train.batch is "
-            f"{config.train.batch}, and there are {len(samples)} videos"
-        )
-    training = _training(config, plan, samples, measured.samples, out)
+    measured = _measured(config, reporter) if config.validation else None
     with alone(out / ".lock", f"train.out: another process trains into {str(out)!r}; wait, or name another folder"):
-        begin(out, training.identity)
-        if config.validation is None:
-            _write_table(out / HELD_OUT, plan, {sample.item for sample in measured.samples})
+        training, beginning = _begin(config, plan, learnt, measured, out, reporter)
+        if measured is None:
+            _write_table(out / HELD_OUT, plan, set(beginning.held_out))
             held_out = TableDataset(kind="table", path=(str(out / HELD_OUT),))
             training = replace(training, config=config.model_copy(update={"validation": held_out}))
-            _measured(training.config, reporter)
+            measured = _measured(training.config, reporter)
+        if _digest(measured.samples) != beginning.measured:
+            reporter.say(
+                "WARNING: validation: not the videos and captions that this training began with; figures of the epochs "
+                "from here on are of others than those before"
+            )
         (train_here if config.run.engine == "inline" else train_on_ray)(training, reporter.say)
         return _finish(training, learnt, measured)
 
@@ -207,19 +204,70 @@ def _write_table(path: Path, plan: Plan, items: set[str]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _training(config: TrainConfig, plan: Plan, samples: list[Sample], measured: list[Sample], out: Path) -> "Training":
+def _begin(
+    config: TrainConfig, plan: Plan, learnt: Usable, measured: Usable | None, out: Path, reporter: Reporter
+) -> tuple["Training", Beginning]:
+    """A new training, or the one that `out` is of, which goes on with what it began with."""
+    model = model_spec(config, Fingerprints(plan.store))
+    counted = config.model_dump(mode="json", exclude=UNCOUNTED)
+    identity = keys.digest({"config": public(counted), "model": model.digest})
+    if beginning := checkpoints.beginning(out, identity):
+        samples = _begun_with(beginning, learnt, reporter)
+    else:
+        samples, held = learnt.samples, measured.samples if measured else []
+        if measured is None:
+            samples, held = _hold_out(samples, config.train.held_out, config.train.seed)
+        shards = {shard: number for number, shard in enumerate(sorted({sample.shard for sample in samples}))}
+        beginning = Beginning(
+            identity=identity,
+            window=_fit(config, plan, model.size.image_size, shards),
+            groups={sample.item: shards[sample.shard] for sample in samples},
+            pairs=_digest(samples),
+            measured=_digest(held),
+            held_out=[sample.item for sample in held] if measured is None else [],
+        )
+        begin(out, beginning)
+    samples = [replace(sample, group=beginning.groups[sample.item]) for sample in samples]
+    if min(config.train.batch, len(samples)) < config.train.workers:
+        raise RequestError(
+            f"train.workers: is {config.train.workers}, more than the videos of a batch: train.batch is "
+            f"{config.train.batch}, and there are {len(samples)} videos"
+        )
+    return _training(config, plan, model, samples, beginning, out), beginning
+
+
+def _begun_with(beginning: Beginning, learnt: Usable, reporter: Reporter) -> list[Sample]:
+    """What a training began with, in order. Raises RequestError where they, or their captions, have changed."""
+    there = {sample.item: sample for sample in learnt.samples}
+    if gone := sum(item not in there for item in beginning.groups):
+        raise RequestError(
+            f"dataset: {gone} of the {len(beginning.groups)} videos that this training began with cannot be learnt "
+            f"from now ({learnt.why}); put them back, or begin another one (train.out, or name)"
+        )
+    samples = [there[item] for item in beginning.groups]
+    if _digest(samples) != beginning.pairs:
+        raise RequestError(
+            "dataset: the captions are not those that this training began with; put them back, or begin another one "
+            "(train.out, or name)"
+        )
+    if more := len(there) - len(samples) - len(beginning.held_out):
+        reporter.say(f"{several(more, 'video was', 'videos were')} not there when this training began: left out of it")
+    return samples
+
+
+def _fit(config: TrainConfig, plan: Plan, size: int, shards: Iterable[str]) -> int:
+    """How many of these shards `train.memory` has room for; `size`: pixels of a picture."""
+    most = config.sampling.max_frames * (config.sampling.candidates if config.sampling.policy == "jitter" else 1)
+    rows = [plan.frames.places.shards[shard].rows for shard in shards]
+    return min(len(rows), window_of((count * most * size * size * 3 for count in rows), config.train.memory))
+
+
+def _training(
+    config: TrainConfig, plan: Plan, model: ModelSpec, samples: list[Sample], beginning: Beginning, out: Path
+) -> "Training":
     from clip2video_pipe.pipeline.training.loop import Training
 
-    model = model_spec(config, Fingerprints(plan.store))
-    places, size = plan.frames.places, model.size.image_size
-    shards = {sample.shard: places.shards[sample.shard].rows for sample in samples}
-    most = config.sampling.max_frames * (config.sampling.candidates if config.sampling.policy == "jitter" else 1)
-    video = most * size * size * 3  # bytes, at most
-    window = min(len(shards), window_of((rows * video for rows in shards.values()), config.train.memory))
-    data = _digest(samples)
-    # The order of an epoch follows from them: a checkpoint says how many of its batches are done.
-    layout = [window, [[sample.shard, sample.row] for sample in samples]]
-    counted = config.model_dump(mode="json", exclude=UNCOUNTED)
+    shards = {sample.shard: plan.frames.places.shards[sample.shard].rows for sample in samples}
     return Training(
         config=config,
         model=model,
@@ -227,18 +275,11 @@ def _training(config: TrainConfig, plan: Plan, samples: list[Sample], measured: 
         stage=plan.frames.name,
         key=plan.frames.identity.key,
         rows=shards,
-        window=window,
+        window=beginning.window,
+        keep=_fit(config, plan, model.size.image_size, shards),
         out=out,
-        identity=keys.digest(
-            {
-                "config": public(counted),
-                "data": data,
-                "validation": _digest(measured),
-                "layout": layout,
-                "model": model.digest,
-            }
-        ),
-        data=data,
+        identity=beginning.identity,
+        data=beginning.pairs,
     )
 
 

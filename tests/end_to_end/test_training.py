@@ -21,6 +21,7 @@ from clip2video_pipe.pipeline.alone import alone
 from clip2video_pipe.pipeline.cli import main
 from clip2video_pipe.pipeline.errors import EngineError
 from clip2video_pipe.pipeline.training import train, workers
+from clip2video_pipe.pipeline.training.loop import Run
 from clip2video_pipe.pipeline.training.settings import TrainSettings
 from clip2video_pipe.stages.datasets.shapes import write_clips
 
@@ -272,6 +273,69 @@ def test_two_workers_on_ray_learn_as_one_does(training, training_clips, ray_sess
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=2e-3)
 
 
+def killed(training, monkeypatch):
+    """A training that stops as its second epoch begins, with a checkpoint of the first."""
+    step = Run._step
+
+    def die(run, *parts):
+        if run.epoch:
+            raise EngineError("killed")
+        return step(run, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_step", die)
+        assert training.train() == 1
+
+
+@pytest.mark.parametrize("change", ["another order of the table", "another store", "a video more"])
+def test_it_goes_on_with_what_it_began_with(training, training_clips, trained, monkeypatch, tmp_path, capsys, change):
+    killed(training, monkeypatch)
+    training.table = training.folder / "rows.jsonl"
+    rows = (training.clips / "clips.jsonl").read_text().splitlines()
+    words = []
+    if change == "another order of the table":
+        rows = rows[::-1]
+        words = ["--set", f"store='{tmp_path}/new'"]
+    elif change == "another store":
+        words = ["--set", f"store='{tmp_path}/new'", "--set", "run.shard_items=5", "--set", "train.memory=16MiB"]
+    else:
+        write_clips(tmp_path / "more", 1, 7, seconds=0.5, size=(64, 48), fps=10)
+        [row] = (tmp_path / "more" / "clips.jsonl").read_text().splitlines()[:1]
+        more = json.loads(row)
+        rows.append(json.dumps(more | {"video": str(tmp_path / "more" / more["video"])}))
+    (training.clips / "same.jsonl").write_text("\n".join(rows) + "\n")
+    (training.clips / "clips.jsonl").rename(training.clips / "kept.jsonl")
+    (training.clips / "same.jsonl").rename(training.clips / "clips.jsonl")
+    try:
+        assert training.train(*words) == 0, capsys.readouterr().err
+    finally:
+        (training.clips / "kept.jsonl").rename(training.clips / "clips.jsonl")
+    said = capsys.readouterr().err
+    assert "goes on after epoch 1" in said and "WARNING" not in said
+    assert ("1 video was not there when this training began" in said) == (change == "a video more")
+    assert same(training.weights("pytorch_model.bin.1"), trained.weights("pytorch_model.bin.1"))
+
+
+def test_what_it_began_with_and_is_gone_is_one_line(training, monkeypatch, capsys):
+    killed(training, monkeypatch)
+    table = training.clips / "clips.jsonl"
+    rows = table.read_text()
+    for changed, why in (
+        ("\n".join(rows.splitlines()[:3]) + "\n", "began with cannot be learnt from now"),
+        (rows.replace('"a', '"not a'), "captions are not those"),
+    ):
+        table.write_text(changed)
+        try:
+            assert training.train() == 2
+        finally:
+            table.write_text(rows)
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert why in message and "train.out" in message
+    (training.out / "training.parquet").unlink()
+    assert training.train() == 2
+    assert "is gone or damaged" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_video_that_does_not_decode_is_a_gap(training):
     broken = training.folder / "broken.mp4"
     broken.write_bytes(b"no video at all")
@@ -305,8 +369,8 @@ def test_what_is_validated_has_gaps_as_well(training, training_clips, capsys):
     assert training.train(*words) == 2
     assert "videos with captions to rank: 1," in capsys.readouterr().err.splitlines()[-1]
     measured.write_text("\n".join(rows[9:]) + "\n")
-    assert training.train(*words) == 2, "another validation is another training"
-    assert "train.out" in capsys.readouterr().err.splitlines()[-1]
+    assert training.train(*words) == 0
+    assert "WARNING: validation: not the videos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from clip2video_pipe.stages.sampling import draw
 
 
 def epochs(count, batch=4, workers=1, seed=0, window=100, shard=5):
-    samples = [Sample(f"item{n}", f"shard{n // shard}", n % shard, ("one", "two", "three")) for n in range(count)]
+    samples = [
+        Sample(f"item{n}", f"shard{n // shard}", n % shard, ("one", "two", "three"), n // shard) for n in range(count)
+    ]
     return Epochs(samples, batch, workers, seed, window)
 
 
