@@ -17,3 +17,8 @@ class EngineError(Exception):
 
 class RequestError(Exception):
     """What was asked for cannot be: one line with the thing, the value and the way out."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

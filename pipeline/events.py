@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from clip2video_pipe.manifests.store import Store, StoreError
+from clip2video_pipe.pipeline.errors import first_line
 
 RUNS = "runs"
 EVENTS = "events.jsonl"
@@ -127,7 +128,7 @@ class EventLog:
             if time.time() - self._heard > SILENT and not self._told and not self._stop.is_set():
                 self._told = True
                 self._say(
-                    f"the run's sign of life cannot be written ({_first_line(error)}); "
+                    f"the run's sign of life cannot be written ({first_line(error)}); "
                     "until it can, 'status' on another machine takes the run for killed"
                 )
         else:
@@ -220,7 +221,3 @@ def _parse(line: bytes) -> Event | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and "event" in event else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

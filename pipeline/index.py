@@ -186,10 +186,15 @@ def _read(folder: Path) -> dict[str, Any] | None:
 def _open(wanted: Wanted, kind: Kind, folder: Path, said: dict[str, Any]) -> Opened:
     """Raises RequestError where it is damaged."""
     try:
-        index = kind.open(folder / said["folder"], said["state"], said["vectors"]) if said["vectors"] else Nothing()
+        index = _index(kind, folder, said)
     except UNREADABLE as error:
         raise _unreadable(folder) from error
     return Opened(wanted, index, said["shards"], folder)
+
+
+def _index(kind: Kind, folder: Path, said: dict[str, Any]) -> Index:
+    """Raises UNREADABLE."""
+    return kind.open(folder / said["folder"], said["state"], said["vectors"]) if said["vectors"] else Nothing()
 
 
 def _unreadable(folder: Path) -> RequestError:
@@ -199,9 +204,7 @@ def _unreadable(folder: Path) -> RequestError:
 def _sound(wanted: Wanted, kind: Kind, folder: Path, said: dict[str, Any]) -> bool:
     """Whether it can be looked up in."""
     try:
-        if said["vectors"]:
-            index = kind.open(folder / said["folder"], said["state"], said["vectors"])
-            index.candidates(wanted.vectors(np.arange(1))[0], 1)
+        _index(kind, folder, said).candidates(wanted.vectors(np.arange(1))[0], 1)
     except UNREADABLE:
         return False
     return True

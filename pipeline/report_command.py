@@ -27,7 +27,7 @@ def report_of_run(
     as_json: AsJson = False,
 ) -> None:
     """Write the report of what is there as one HTML file. Computes no embeddings and no scores."""
-    from clip2video_pipe.pipeline.report.page import NAME, made, save
+    from clip2video_pipe.pipeline.report.page import NAME, render, save
 
     plan = make_plan(load_config(config, overrides or []), again=False)
     if show and to is None and is_remote(plan.store.path()):
@@ -39,7 +39,7 @@ def report_of_run(
     results = measure(plan, scoring)
     stamp, said = _last(plan, [*plan.steps, *scoring])
     said = {**said, "metrics": results.metrics, "warnings": plan.warnings}
-    page = made(plan, scoring, said, results.tables)
+    page = render(plan, scoring, said, results.tables)
     if to is None:
         plan.store.write(page.encode(), RUNS, plan.config.name, stamp, NAME)
         where = plan.store.path(RUNS, plan.config.name, stamp, NAME)

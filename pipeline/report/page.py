@@ -44,14 +44,9 @@ def write_report(
     Where an earlier run of the config shows the same, its page is taken, with the seconds of when it was computed.
     """
     digest = _digest(plan, said)
-    page = _earlier(plan, digest, run) or render(plan, scoring, said, tables, digest).encode()
+    page = _earlier(plan, digest, run) or render(plan, scoring, said, tables).encode()
     plan.store.write(page, *run, NAME)
     return {"path": plan.store.path(*run, NAME), "digest": digest}
-
-
-def made(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> str:
-    """The page, made anew. `said` is what run.json says, `tables` what lies beside it. Raises Damaged, RequestError."""
-    return render(plan, scoring, said, tables, _digest(plan, said))
 
 
 def save(page: str, to: Path, option: str) -> None:
@@ -88,10 +83,8 @@ def _earlier(plan: Plan, digest: str, run: Sequence[str]) -> bytes | None:
     return None
 
 
-def render(
-    plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table], digest: str
-) -> str:
-    """The page, as `made` gives it, with its digest."""
+def render(plan: Plan, scoring: Sequence[Step], said: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> str:
+    """The page. `said` is what run.json says, `tables` what lies beside it. Raises Damaged, RequestError."""
     facts = gather(plan, tables.get("ranks"), scoring)
     metrics = dict(said["metrics"])
     coverage = metrics.pop("coverage")
@@ -102,7 +95,7 @@ def render(
     missing = tables["missing"]
     return template("report.html.j2").render(
         name=config.name,
-        digest=digest,
+        digest=_digest(plan, said),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         warnings=said["warnings"],
         stages=[_stage(row) for row in said["stages"]],

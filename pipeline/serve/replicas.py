@@ -15,7 +15,7 @@ from ray import serve
 from ray.exceptions import RayError
 
 from clip2video_pipe.pipeline.engines.ray_engine import connect
-from clip2video_pipe.pipeline.errors import EngineError, RequestError
+from clip2video_pipe.pipeline.errors import EngineError, RequestError, first_line
 from clip2video_pipe.pipeline.settings import Config
 
 SOON = 3.0  # seconds until Ray says that cores are free which somebody has just left
@@ -56,7 +56,7 @@ def served(config: Config, hosts: list[str], rate: float, address: tuple[str, in
             serve.run(page(app).bind(), name=config.name, logging_config=quiet)
             yield reached
         except (RuntimeError, RayError) as error:
-            raise EngineError(f"serve: the replicas do not start: {_first_line(error)}") from error
+            raise EngineError(f"serve: the replicas do not start: {first_line(error)}") from error
         finally:
             if not (started and config.run.address == "local"):  # or all of it ends at once
                 with redirect_stdout(io.StringIO()):  # Ray prints that the controller is dead, as it has to be
@@ -116,7 +116,3 @@ def _app_of(config: Config, folder: Path, hosts: list[str], rate: float) -> Call
         return create_app(library, hosts, rate)
 
     return build
-
-
-def _first_line(error: Exception) -> str:
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)

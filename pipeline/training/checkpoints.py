@@ -54,13 +54,8 @@ def begin(folder: Path, new: Beginning) -> None:
 
 def begun(folder: Path) -> str | None:
     """The identity of the training that `folder` is of; None where there is none. Raises RequestError, OSError."""
-    path = folder / BEGUN
-    if not path.exists():
-        return None
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["identity"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(path) from error
+    said = _said(folder)
+    return str(said["identity"]) if said else None
 
 
 def beginning(folder: Path, identity: str) -> Beginning | None:
@@ -68,12 +63,12 @@ def beginning(folder: Path, identity: str) -> Beginning | None:
 
     Raises RequestError where there is another one's checkpoint, or where it is damaged.
     """
-    if begun(folder) != identity:
+    said = _said(folder)
+    if said is None or said["identity"] != identity:
         if (folder / CHECKPOINT).exists():
             raise _of_another(folder)
         return None
     try:
-        said = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
         rows = pq.read_table(folder / VIDEOS).to_pylist()
         groups = {row["item"]: row["group"] for row in rows if row["group"] is not None}
         held_out = [row["item"] for row in rows if row["group"] is None]
@@ -82,6 +77,19 @@ def beginning(folder: Path, identity: str) -> Beginning | None:
         raise _damaged(folder / VIDEOS) from error
     except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise _damaged(folder / BEGUN) from error
+
+
+def _said(folder: Path) -> dict[str, Any] | None:
+    """What `training.json` says, its identity at least."""
+    path = folder / BEGUN
+    if not path.exists():
+        return None
+    try:
+        said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        said["identity"]  # or it is none of ours
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path) from error
+    return said
 
 
 def _damaged(path: Path) -> RequestError:
