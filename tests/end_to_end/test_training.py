@@ -150,6 +150,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_weights_bit_for_bit(training, 
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
+    assert not (training.out / "pytorch_model.bin.1").exists(), "it was killed in the middle"
     done = subprocess.run([*COMMAND, "train", str(training.config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert any(event["event"] == "resumed" for event in training.events())
